@@ -1,0 +1,58 @@
+"""Every bound of Natalog in one place; the unit is the last word of a name.
+
+A limit exists so that bad or huge input costs a clear error instead of memory or time without end.
+"""
+
+# --- text and wire ---------------------------------------------------------------------------
+NAME_LENGTH_MAX = 64
+"""Characters of a database or branch name."""
+NESTING_DEPTH_MAX = 512
+"""Levels of nested collections that the EDN reader and the msgpack codec accept."""
+INTEGER_DIGITS_MAX = 4_000
+"""Digits of an integer literal (Python's own conversion limit is 4,300)."""
+REQUEST_BYTES_MAX = 8 * 1024 * 1024
+"""Payload and headers of one request."""
+
+# --- identity --------------------------------------------------------------------------------
+LANE_BITS = 32
+"""Entities and transactions of one lane (a line of descent) fit in this many bits."""
+TX_BASE = 2**52
+"""Transaction ids start here; entity ids stay below."""
+LANES_MAX = 2**20
+"""Lanes of one database: entity ids must stay below ``TX_BASE``."""
+
+# --- values ----------------------------------------------------------------------------------
+LONG_MIN = -(2**63)
+LONG_MAX = 2**63 - 1
+TUPLE_LENGTH_MAX = 8
+"""Elements of a tuple value."""
+
+# --- transactions ----------------------------------------------------------------------------
+TRANSACTION_DATOMS_MAX = 1_000_000
+"""Datoms that one transaction may produce."""
+BLOCK_TRANSACTIONS_MAX = 512
+"""Transactions committed in one block of the log."""
+BLOCK_BYTES_TARGET = 512 * 1024
+"""A block is closed when its records reach this size."""
+
+# --- queries ---------------------------------------------------------------------------------
+QUERY_ROWS_MAX = 10_000_000
+"""Rows of an intermediate or final result."""
+QUERY_TIMEOUT_S = 30.0
+"""Deadline of a query that names none."""
+RULE_DEPTH_MAX = 400
+"""Nesting of rule bodies and nested clauses."""
+PULL_DEPTH_MAX = 10_000
+"""Levels that one pull may recurse."""
+PULL_LIMIT_DEFAULT = 1000
+"""Values of a many-valued attribute that a pull returns when its pattern names no limit."""
+
+# --- index leaves ----------------------------------------------------------------------------
+LEAF_ROWS_MAX = 2048
+"""Rows of an index leaf; a fuller one splits."""
+
+# --- actors ----------------------------------------------------------------------------------
+MAILBOX_MESSAGES_MAX = 4096
+"""Messages that wait in one actor's mailbox before senders hear ``Busy``."""
+ASK_TIMEOUT_S = 30.0
+"""How long an ask waits when the caller names no deadline."""

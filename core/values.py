@@ -1,0 +1,393 @@
+"""The values a database stores: keywords, symbols, datoms, value classes, equality and order.
+
+Python lets ``1 == 1.0 == True`` and gives them one hash.  A database must not: long, double,
+boolean and big decimal are different values.  `value_key` is the identity of a value wherever it
+is hashed or compared for equality; `sort_key` is its place in an index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, ClassVar, Final, NamedTuple
+from uuid import UUID
+
+from natalog.core.limits import LONG_MAX, LONG_MIN
+
+
+class Keyword:
+    """An interned name such as ``:person/name``; two equal keywords are the same object.
+
+    >>> Keyword("person/name")
+    :person/name
+    >>> Keyword("person/name") is Keyword(":person/name")
+    True
+    >>> Keyword("person/name").namespace, Keyword("person/name").name
+    ('person', 'name')
+    """
+
+    __slots__ = ("_hash", "name", "namespace", "sort", "text")
+    _interned: ClassVar[dict[str, Keyword]] = {}
+    text: str
+    """``"ns/name"``, without the colon."""
+    namespace: str | None
+    name: str
+    sort: tuple[bool, bytes, bytes]
+    """Order: without a namespace first, then by namespace and name in UTF-16 units."""
+    _hash: int
+
+    def __new__(cls, text: str) -> Keyword:
+        found = cls._interned.get(text)
+        if found is not None:
+            return found
+        bare = text[1:] if text.startswith(":") else text
+        found = cls._interned.get(bare)
+        if found is not None:
+            return found
+        if not bare:
+            raise ValueError("a keyword needs a name")
+        self = object.__new__(cls)
+        space, slash, name = bare.partition("/")
+        if not slash or not space or not name:
+            space, name = "", bare
+        self.text = bare
+        self.namespace = space or None
+        self.name = name
+        self.sort = (bool(space), utf16(space), utf16(name))
+        self._hash = hash((":", bare))
+        return cls._interned.setdefault(bare, self)
+
+    def __reduce__(self) -> tuple[type[Keyword], tuple[str]]:
+        return (Keyword, (self.text,))
+
+    def __copy__(self) -> Keyword:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Keyword:
+        return self
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __lt__(self, other: Keyword) -> bool:
+        return self.sort < other.sort
+
+    def __str__(self) -> str:
+        return ":" + self.text
+
+    __repr__ = __str__
+
+
+class Symbol:
+    """A bare EDN name such as ``?e``, ``count`` or ``my.ns/f``; compared by its text.
+
+    >>> Symbol("?e") == Symbol("?e")
+    True
+    """
+
+    __slots__ = ("text",)
+    text: str
+
+    def __init__(self, text: str) -> None:
+        if not text:
+            raise ValueError("a symbol needs a name")
+        self.text = text
+
+    @property
+    def namespace(self) -> str | None:
+        space, slash, name = self.text.partition("/")
+        return space if slash and space and name else None
+
+    @property
+    def name(self) -> str:
+        space, slash, name = self.text.partition("/")
+        return name if slash and space and name else self.text
+
+    def __hash__(self) -> int:
+        return hash(("'", self.text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Symbol) and other.text == self.text
+
+    def __lt__(self, other: Symbol) -> bool:
+        return _name_sort(self.text) < _name_sort(other.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+class Float32(float):
+    """A double that was written as a single-precision number; ``:db.type/float`` asks for it."""
+
+    __slots__ = ()
+
+
+class Int32(int):
+    """An integer that was written as a 32-bit number; not a long, but a ``:db.type/number``."""
+
+    __slots__ = ()
+
+
+class Tagged(NamedTuple):
+    """An EDN literal ``#tag value`` that the reader does not know."""
+
+    tag: str
+    value: Any
+
+
+class Datom(NamedTuple):
+    """One fact: entity ``e`` has value ``v`` for attribute ``a`` since (or until) ``tx``."""
+
+    e: int
+    a: Keyword
+    v: Any
+    tx: int
+    added: bool = True
+
+
+def kw(text: str) -> Keyword:
+    """The keyword of ``"ns/name"`` or ``":ns/name"``."""
+    return Keyword(text)
+
+
+# --- instants ------------------------------------------------------------------------------------
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
+
+
+def instant_ms(instant: datetime) -> int:
+    """Milliseconds since 1970 of an aware datetime; parts of a millisecond are cut off."""
+    if instant.tzinfo is None:
+        raise ValueError(f"an instant needs a time zone: {instant!r}")
+    return (instant - _EPOCH) // _MS
+
+
+def ms_instant(ms: int) -> datetime:
+    """The aware UTC datetime ``ms`` milliseconds after 1970."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def instant_text(instant: datetime) -> str:
+    """RFC 3339 text in UTC with milliseconds, as EDN's ``#inst`` prints it."""
+    at = instant.astimezone(UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}-00:00"
+
+
+# --- equality ------------------------------------------------------------------------------------
+
+NAN_KEY: Final = ("d", "nan")
+_PLAIN: Final = frozenset({str, int, Keyword, UUID, bytes, Symbol, type(None)})
+
+
+def value_key(value: Any) -> Any:
+    """A hashable that two values share exactly if they are the same value of the same class.
+
+    Integers (long and bigint) share a class; doubles, decimals, ratios and booleans have their
+    own; -0.0 is 0.0; NaN is NaN; sequences compare element by element.
+
+    >>> value_key(1) == value_key(1.0), value_key(1) == value_key(True)
+    (False, False)
+    >>> value_key([1, 2]) == value_key((1, 2))
+    True
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float or kind is Float32:
+        return NAN_KEY if value != value else ("d", float(value))
+    if kind is bool:
+        return ("b", value)
+    if kind is datetime:
+        return ("i", instant_ms(value))
+    if kind is Decimal:
+        return ("m", value.normalize() if value.is_finite() else str(value))
+    if kind is Fraction:
+        return ("r", value)
+    if isinstance(value, (list, tuple)):
+        return ("v", *map(value_key, value))
+    if isinstance(value, (set, frozenset)):
+        return ("s", frozenset(map(value_key, value)))
+    if isinstance(value, dict):
+        return ("h", frozenset((value_key(k), value_key(v)) for k, v in value.items()))
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    return ("o", value)
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two values are the same value of the same class (see `value_key`)."""
+    return bool(value_key(left) == value_key(right))
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+def utf16(text: str) -> bytes:
+    """Bytes that order like the UTF-16 code units of ``text``."""
+    return text.encode("utf-16-be", "surrogatepass")
+
+
+def _name_sort(text: str) -> tuple[bool, bytes, bytes]:
+    space, slash, name = text.partition("/")
+    if not slash or not space or not name:
+        space, name = "", text
+    return (bool(space), utf16(space), utf16(name))
+
+
+def _number_key(value: Any) -> Any:
+    """NaN above every number; a decimal as an exact ratio, comparable with all the others."""
+    if isinstance(value, Decimal):
+        if value.is_finite():
+            return (0, Fraction(value))
+        return (1, 0) if value.is_nan() else (0, math.inf if value > 0 else -math.inf)
+    return (1, 0) if value != value else (0, value)
+
+
+# Ranks order values of different classes where an attribute mixes them: nil first, then by the
+# class names that Datahike compares (bytes, keyword, vector, symbol, boolean, number, ...).
+_RANKS: Final[dict[type, int]] = {
+    type(None): 0,
+    bytes: 1,
+    Keyword: 2,
+    tuple: 3,
+    list: 3,
+    Symbol: 4,
+    bool: 5,
+    int: 6,
+    float: 6,
+    Float32: 6,
+    Int32: 6,
+    Decimal: 6,
+    Fraction: 6,
+    str: 7,
+    datetime: 8,
+    UUID: 9,
+}
+
+
+def sort_key(value: Any) -> Any:
+    """The place of a value in an index, comparable with that of every other value.
+
+    Numbers by size, strings by UTF-16 unit, keywords without a namespace first, false before true,
+    shorter vectors first; values of different classes by class.
+    """
+    kind = type(value)
+    rank = _RANKS.get(kind)
+    if rank == 7:
+        return (7, value.encode("utf-16-be", "surrogatepass"))
+    if rank == 6:
+        return (6, _number_key(value))
+    if rank == 2:
+        return (2, value.sort)
+    if rank == 3:
+        return (3, len(value), tuple(map(sort_key, value)))
+    if rank == 4:
+        return (4, _name_sort(value.text))
+    if rank == 8:
+        return (8, instant_ms(value))
+    if rank == 9:
+        # the reference compares the two halves as signed 64-bit numbers
+        return (9, _signed(value.int >> 64), _signed(value.int & (2**64 - 1)))
+    if rank == 0:
+        return (0,)
+    if rank is not None:
+        return (rank, value)
+    if isinstance(value, (set, frozenset)):
+        return (10, len(value), tuple(sorted(map(sort_key, value))))
+    if isinstance(value, dict):
+        pairs = sorted((sort_key(k), sort_key(v)) for k, v in value.items())
+        return (11, len(value), tuple(pairs))
+    return (12, type(value).__name__, repr(value))
+
+
+def _signed(word: int) -> int:
+    return word - 2**64 if word >= 2**63 else word
+
+
+def sorted_values(values: Iterable[Any]) -> list[Any]:
+    """The values in index order."""
+    return sorted(values, key=sort_key)
+
+
+def compare(left: Any, right: Any) -> int:
+    """-1, 0 or 1: how two values order (see `sort_key`)."""
+    a, b = sort_key(left), sort_key(right)
+    return -1 if a < b else (1 if a > b else 0)
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+VALUE_TYPES: Final = frozenset(
+    {
+        "bigdec",
+        "bigint",
+        "boolean",
+        "bytes",
+        "double",
+        "float",
+        "instant",
+        "keyword",
+        "long",
+        "number",
+        "ref",
+        "string",
+        "symbol",
+        "tuple",
+        "uuid",
+    }
+)
+"""Names of ``:db.type/...`` that attributes may declare."""
+
+
+def is_long(value: Any) -> bool:
+    """An integer that fits 64 bits and is neither a boolean nor written as 32-bit."""
+    return type(value) is int and LONG_MIN <= value <= LONG_MAX
+
+
+def has_type(value: Any, value_type: str) -> bool:
+    """Whether ``value`` belongs to the class that ``:db.type/<value_type>`` asks for.
+
+    Classes are strict: an integer is no double, a boolean no long.
+    """
+    kind = type(value)
+    match value_type:
+        case "long" | "ref":
+            return is_long(value)
+        case "string":
+            return kind is str
+        case "keyword":
+            return kind is Keyword
+        case "double":
+            return kind is float
+        case "float":
+            return kind is Float32
+        case "boolean":
+            return kind is bool
+        case "instant":
+            return kind is datetime and value.tzinfo is not None
+        case "uuid":
+            return isinstance(value, UUID)
+        case "symbol":
+            return kind is Symbol
+        case "bigint":
+            return kind is int
+        case "bigdec":
+            return kind is Decimal
+        case "bytes":
+            return kind is bytes
+        case "number":
+            return kind in (int, float, Decimal, Fraction, Float32, Int32)
+        case "tuple":
+            return isinstance(value, (list, tuple))
+    return False

@@ -1,0 +1,1 @@
+"""Natalog: a temporal Datalog database that runs as actors on NATS."""
