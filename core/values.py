@@ -8,7 +8,7 @@ is hashed or compared for equality; `sort_key` is its place in an index.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -136,6 +136,67 @@ class Int32(int):
     __slots__ = ()
 
 
+class EdnList(tuple[Any, ...]):
+    """An EDN list ``(...)``; vectors are Python lists (read) or tuples (values)."""
+
+    __slots__ = ()
+
+
+class Regex(NamedTuple):
+    """A regular expression in RE2 syntax, written ``#"..."`` in EDN."""
+
+    pattern: str
+
+
+class FrozenMap(dict[Any, Any]):
+    """A map that can be a member of a set or a key of a map."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(value_key(self))
+
+
+class TypedSet(Set[Any]):
+    """A set whose members differ although Python calls them equal, such as ``#{1 1.0 true}``."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._items = {value_key(item): item for item in items}
+
+    def __contains__(self, item: object) -> bool:
+        return value_key(item) in self._items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items))
+
+    def __repr__(self) -> str:
+        return f"TypedSet({list(self._items.values())!r})"
+
+
+def make_set(items: Iterable[Any]) -> Set[Any]:
+    """A ``set`` of hashable values; a `TypedSet` where Python's equality would lose a member.
+
+    >>> make_set([1, 2, 1]) == {1, 2}
+    True
+    >>> len(make_set([1, 1.0, True]))
+    3
+    """
+    kept = list(items)
+    plain = set(kept)
+    if len(plain) == len(kept):
+        return plain
+    typed = TypedSet(kept)
+    return plain if len(plain) == len(typed) else typed
+
+
 class Tagged(NamedTuple):
     """An EDN literal ``#tag value`` that the reader does not know."""
 
@@ -214,7 +275,7 @@ def value_key(value: Any) -> Any:
         return ("r", value)
     if isinstance(value, (list, tuple)):
         return ("v", *map(value_key, value))
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, Set):
         return ("s", frozenset(map(value_key, value)))
     if isinstance(value, dict):
         return ("h", frozenset((value_key(k), value_key(v)) for k, v in value.items()))
@@ -303,7 +364,7 @@ def sort_key(value: Any) -> Any:
         return (0,)
     if rank is not None:
         return (rank, value)
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, Set):
         return (10, len(value), tuple(sorted(map(sort_key, value))))
     if isinstance(value, dict):
         pairs = sorted((sort_key(k), sort_key(v)) for k, v in value.items())
