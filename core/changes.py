@@ -1,0 +1,45 @@
+"""What a transaction does to a database, as data: the only thing that `core.apply` takes.
+
+The transactor, followers, replay and speculative transactions all turn a database value into the
+next one by applying the same `Changes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from natalog.core.values import Datom, Keyword
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """A fact that leaves the current and the historical indexes.
+
+    ``closed_before_ms`` None removes every interval of the fact (e, attr, value).  A number
+    removes only closed intervals, those with a retraction, whose assertion has an instant strictly
+    before it (milliseconds since 1970); assertion and retraction go together, so no orphan
+    retraction keeps the value.
+    """
+
+    e: int
+    attr: Keyword
+    value: Any
+    closed_before_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """One transaction, expanded: nothing in it needs a function, a schema or a clock to apply.
+
+    ``instant_ms`` is None in a database without history.  ``datoms`` come in the order of the
+    report: the transaction entity first, then as the operations made them, the retraction of a
+    replaced value before its successor.  ``max_eid`` is the highest entity id after the
+    transaction in the database's lane, None when it does not change.
+    """
+
+    tx: int
+    instant_ms: int | None
+    datoms: list[Datom]
+    purges: list[Purge] = field(default_factory=list)
+    max_eid: int | None = None
