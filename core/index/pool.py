@@ -1,0 +1,94 @@
+"""Interned values: a column stores a 64-bit code, the pool the value behind it.
+
+Codes are handed out in order of first use and never change, so that equal values have equal codes
+in every version and branch of one database.  Codes say nothing about order: `ValuePool.ranks`
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from natalog.core.values import sort_key, value_key
+
+Ints = NDArray[np.int64]
+
+
+class ValuePool:
+    """Values by code and codes by value.  Grows only; safe to read while another thread adds."""
+
+    __slots__ = ("_codes", "_lock", "_rank_cache", "_size", "_values")
+
+    def __init__(self) -> None:
+        self._codes: dict[Any, int] = {}
+        self._values: NDArray[np.object_] = np.empty(64, dtype=object)
+        self._size = 0
+        self._lock = Lock()
+        self._rank_cache: tuple[int, Ints] | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def code(self, value: Any) -> int:
+        """The code of ``value``, new if the pool has not seen it."""
+        key = value_key(value)
+        found = self._codes.get(key)
+        if found is not None:
+            return found
+        with self._lock:
+            found = self._codes.get(key)
+            if found is not None:
+                return found
+            code = self._size
+            if code == len(self._values):
+                grown = np.empty(2 * code, dtype=object)
+                grown[:code] = self._values
+                self._values = grown
+            self._values[code] = tuple(value) if isinstance(value, list) else value
+            self._size = code + 1
+            self._codes[key] = code
+            return code
+
+    def find(self, value: Any) -> int:
+        """The code of ``value``, or -1 when no fact ever had it."""
+        return self._codes.get(value_key(value), -1)
+
+    def find_many(self, values: Iterable[Any]) -> Ints:
+        """Codes of several values, -1 where there is none."""
+        get = self._codes.get
+        return np.array([get(value_key(value), -1) for value in values], dtype=np.int64)
+
+    def value(self, code: int) -> Any:
+        """The value of a code."""
+        return self._values[code]
+
+    def decode(self, codes: Ints) -> NDArray[np.object_]:
+        """The values of many codes."""
+        return self._values[codes]
+
+    def ranks(self, codes: Ints) -> Ints:
+        """Numbers that order like the values of ``codes`` do (see `natalog.core.values`).
+
+        O(d log d) for d distinct codes; the ranks of a whole pool are kept until it grows.
+        """
+        cache = self._rank_cache
+        size = self._size
+        if cache is not None and cache[0] == size:
+            return cache[1][codes]
+        distinct, inverse = np.unique(codes, return_inverse=True)
+        if 2 * len(distinct) >= size:
+            order = sorted(range(size), key=lambda code: sort_key(self._values[code]))
+            table = np.empty(size, dtype=np.int64)
+            table[order] = np.arange(size)
+            self._rank_cache = (size, table)
+            return table[codes]
+        keys = [sort_key(value) for value in self._values[distinct].tolist()]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        local = np.empty(len(keys), dtype=np.int64)
+        local[order] = np.arange(len(keys))
+        return local[inverse]

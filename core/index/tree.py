@@ -1,0 +1,296 @@
+"""A persistent sorted table of integer columns: the one structure behind every index.
+
+Rows are ordered by their first two columns (and then by insertion); an index of facts has four:
+``k1, k2, added, retracted``, where a fact is the interval ``[added, retracted)`` of transaction
+ids and an open one ends at `OPEN`.  Leaves are small arrays shared between versions; a change
+copies the leaves it touches and the list of their names.  Two levels suffice: copying a directory
+of 50,000 leaves (100 million rows) costs 20 microseconds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from natalog.core.index.pool import Ints
+from natalog.core.limits import LEAF_ROWS_MAX
+
+OPEN: Final = 2**63 - 1
+"""The end of an interval that has not ended."""
+
+Fence = tuple[int, int]
+Row = tuple[int, ...]
+
+_BULK: Final = 4  # inserts into one leaf from which a merge beats single insertions
+
+
+class RowTree:
+    """An immutable sorted table.  Point access O(log n); `apply` O(touched leaves)."""
+
+    __slots__ = ("_current", "_flat", "count", "fences", "leaves", "open", "width")
+
+    def __init__(
+        self, width: int, leaves: list[Ints], fences: list[Fence], count: int, open_: int
+    ) -> None:
+        self.width = width
+        self.leaves = leaves
+        self.fences = fences
+        self.count = count
+        """Rows in all."""
+        self.open = open_
+        """Rows that have not ended."""
+        self._flat: Ints | None = None
+        self._current: Ints | None = None
+
+    @classmethod
+    def empty(cls, width: int = 4) -> RowTree:
+        """A table without rows; ``width`` 4 for facts, 2 for pairs."""
+        return cls(width, [], [], 0, 0)
+
+    @classmethod
+    def from_rows(cls, rows: Ints) -> RowTree:
+        """The table of ``rows`` (width x n), in any order.  O(n log n)."""
+        width = rows.shape[0]
+        order = np.lexsort((rows[2], rows[1], rows[0]) if width == 4 else (rows[1], rows[0]))
+        rows = np.ascontiguousarray(rows[:, order])
+        leaves = list(_pieces(rows, LEAF_ROWS_MAX))
+        fences = [_fence(leaf) for leaf in leaves]
+        total = rows.shape[1]
+        opened = int(np.count_nonzero(rows[3] == OPEN)) if width == 4 else total
+        return cls(width, leaves, fences, total, opened)
+
+    def __len__(self) -> int:
+        return self.count
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def flat(self) -> Ints:
+        """All rows (width x n); kept, since whole-table scans come in series."""
+        found = self._flat
+        if found is None:
+            found = self._join(self.leaves)
+            self._flat = found
+        return found
+
+    def current(self) -> Ints:
+        """All rows that have not ended (4 x n); kept."""
+        if self.open == self.count:
+            return self.flat()
+        found = self._current
+        if found is None:
+            rows = self.flat()
+            found = rows[:, rows[3] == OPEN]
+            self._current = found
+        return found
+
+    def with_first(self, k1: int) -> Ints:
+        """The rows whose first column is ``k1``.  O(log n + rows)."""
+        return self.between((k1,), (k1 + 1,))
+
+    def with_both(self, k1: int, k2: int) -> Ints:
+        """The rows whose first two columns are ``k1, k2``.  O(log n + rows)."""
+        return self.between((k1, k2), (k1, k2 + 1))
+
+    def between(self, low: Sequence[int], high: Sequence[int]) -> Ints:
+        """The rows from key ``low`` up to, not including, key ``high`` (one or two columns)."""
+        fences = self.fences
+        first = bisect_left(fences, low) - 1  # the leaf before may end with rows of the key
+        if first < 0:
+            first = 0
+        last = bisect_left(fences, high)
+        leaves = self.leaves[first:last]
+        if not leaves:
+            return self._join(leaves)
+        if len(leaves) == 1:
+            leaf = leaves[0]
+            return leaf[:, _position(leaf, low) : _position(leaf, high)]
+        parts = [leaves[0][:, _position(leaves[0], low) :], *leaves[1:-1]]
+        parts.append(leaves[-1][:, : _position(leaves[-1], high)])
+        return self._join(parts)
+
+    def from_key(self, low: Sequence[int]) -> Iterator[Ints]:
+        """Pieces of the table from key ``low`` to its end, in order."""
+        first = max(bisect_left(self.fences, low) - 1, 0)
+        for number, leaf in enumerate(self.leaves[first:]):
+            piece = leaf[:, _position(leaf, low) :] if number == 0 else leaf
+            if piece.shape[1]:
+                yield piece
+
+    def has(self, k1: int, k2: int) -> bool:
+        """Whether a row with this key exists."""
+        return self.with_both(k1, k2).shape[1] > 0
+
+    def _join(self, parts: list[Ints]) -> Ints:
+        if not parts:
+            return np.empty((self.width, 0), dtype=np.int64)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def apply(
+        self,
+        inserts: list[Row],
+        closes: Iterable[Fence] = (),
+        at: int = 0,
+        *,
+        drop: bool = False,
+    ) -> RowTree:
+        """A new table with rows ended and added.
+
+        ``closes``: keys whose open row ends at transaction ``at`` (or vanishes, with ``drop``);
+        ``inserts``: full rows.  A key that is not open is ignored.
+        """
+        leaves = list(self.leaves)
+        fences = list(self.fences)
+        count, opened = self.count, self.open
+        emptied = False
+        for key in closes:
+            number = max(bisect_right(fences, key) - 1, 0)
+            if number >= len(leaves):
+                continue
+            leaf = leaves[number]
+            spot = _position(leaf, (key[0], key[1] + 1)) - 1
+            if spot < 0 or leaf[0, spot] != key[0] or leaf[1, spot] != key[1]:
+                continue
+            if leaf[3, spot] != OPEN:
+                continue
+            opened -= 1
+            if drop:
+                leaves[number] = _without(leaf, spot)
+                emptied = emptied or leaf.shape[1] == 1
+                count -= 1
+                if spot == 0 and leaf.shape[1] > 1:
+                    fences[number] = _fence(leaves[number])
+            else:
+                changed = leaf.copy()
+                changed[3, spot] = at
+                leaves[number] = changed
+        if emptied:
+            kept = [number for number, leaf in enumerate(leaves) if leaf.shape[1]]
+            leaves = [leaves[number] for number in kept]
+            fences = [fences[number] for number in kept]
+        if inserts:
+            inserts.sort()
+            _insert(leaves, fences, inserts, self.width)
+            count += len(inserts)
+            if self.width == 4:
+                opened += sum(1 for row in inserts if row[3] == OPEN)
+            else:
+                opened += len(inserts)
+        return RowTree(self.width, leaves, fences, count, opened)
+
+    def without(self, k1: int, k2: int, ended_before: Ints | None = None) -> RowTree:
+        """A new table without the rows of key ``k1, k2``.
+
+        With ``ended_before`` (sorted transaction ids) only ended rows that were added by one of
+        these transactions go.
+        """
+        rows = self.flat()
+        gone = (rows[0] == k1) & (rows[1] == k2)
+        if ended_before is not None:
+            gone &= (rows[3] != OPEN) & np.isin(rows[2], ended_before)
+        if not gone.any():
+            return self
+        return RowTree.from_rows(rows[:, ~gone])
+
+    # --- invariants ----------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Raise AssertionError unless every invariant of the structure holds."""
+        assert len(self.leaves) == len(self.fences)
+        assert self.count == sum(leaf.shape[1] for leaf in self.leaves)
+        for leaf, fence in zip(self.leaves, self.fences, strict=True):
+            assert leaf.shape[0] == self.width
+            assert 0 < leaf.shape[1] <= LEAF_ROWS_MAX
+            assert _fence(leaf) == fence
+        rows = list(zip(*self._join(self.leaves).tolist(), strict=True))
+        assert all(a <= b for a, b in pairwise(rows)), "rows are out of order"
+        if self.width == 4:
+            assert self.open == sum(1 for row in rows if row[3] == OPEN)
+            assert all(row[2] <= row[3] for row in rows)
+            ends = [row[:2] for row in rows if row[3] == OPEN]
+            assert len(ends) == len(set(ends)), "a fact is open twice"
+        if self._flat is not None:
+            assert np.array_equal(self._flat, self._join(self.leaves))
+
+
+def _fence(leaf: Ints) -> Fence:
+    return (int(leaf[0, 0]), int(leaf[1, 0]))
+
+
+def _position(leaf: Ints, key: Sequence[int]) -> int:
+    """The first row of a leaf that is not below ``key`` (one or two columns)."""
+    column = leaf[0]
+    low = int(column.searchsorted(key[0]))
+    if len(key) == 1 or low == len(column) or column[low] != key[0]:
+        return low
+    high = int(column.searchsorted(key[0], "right"))
+    return low + int(leaf[1, low:high].searchsorted(key[1]))
+
+
+def _without(leaf: Ints, spot: int) -> Ints:
+    return np.concatenate((leaf[:, :spot], leaf[:, spot + 1 :]), axis=1)
+
+
+def _pieces(rows: Ints, size: int) -> Iterator[Ints]:
+    """Cut a table into leaves of at most ``size`` rows."""
+    for start in range(0, rows.shape[1], size):
+        yield rows[:, start : start + size].copy()
+
+
+def _insert(leaves: list[Ints], fences: list[Fence], rows: list[Row], width: int) -> None:
+    """Merge sorted ``rows`` into ``leaves``, splitting what grows too large.  In place."""
+    if not leaves:
+        block = np.array(rows, dtype=np.int64).T
+        leaves.extend(_pieces(block, LEAF_ROWS_MAX))
+        fences.extend(map(_fence, leaves))
+        return
+    # Right to left, so that splits do not move the leaves still to be visited.
+    end = len(rows)
+    while end:
+        number = max(bisect_right(fences, rows[end - 1][:2]) - 1, 0)
+        start = 0 if number == 0 else bisect_left(rows, fences[number], 0, end)
+        # Rows that equal the fence of this leaf belong here, those below to an earlier leaf.
+        group = rows[start:end]
+        end = start
+        leaf = leaves[number]
+        merged = _merge(leaf, group, width)
+        if merged.shape[1] <= LEAF_ROWS_MAX:
+            leaves[number] = merged
+            fences[number] = _fence(merged)
+            continue
+        at_the_end = number == len(leaves) - 1 and group[0][:2] >= (
+            int(leaf[0, -1]),
+            int(leaf[1, -1]),
+        )
+        # Appending leaves full leaves behind, inserting leaves half-full ones.
+        size = LEAF_ROWS_MAX if at_the_end else max(LEAF_ROWS_MAX // 2, 1)
+        parts = list(_pieces(merged, size))
+        leaves[number : number + 1] = parts
+        fences[number : number + 1] = map(_fence, parts)
+
+
+def _merge(leaf: Ints, group: list[Row], width: int) -> Ints:
+    size = leaf.shape[1]
+    if len(group) < _BULK:
+        for row in group:
+            spot = _position(leaf, (row[0], row[1] + 1))
+            grown = np.empty((width, size + 1), dtype=np.int64)
+            grown[:, :spot] = leaf[:, :spot]
+            grown[:, spot] = row
+            grown[:, spot + 1 :] = leaf[:, spot:]
+            leaf = grown
+            size += 1
+        return leaf
+    block = np.array(group, dtype=np.int64).T
+    first, last = group[0], group[-1]
+    spot = _position(leaf, (first[0], first[1] + 1))
+    if spot == size or (int(leaf[0, spot]), int(leaf[1, spot])) > last[:2]:
+        return np.concatenate((leaf[:, :spot], block, leaf[:, spot:]), axis=1)
+    both = np.concatenate((leaf, block), axis=1)
+    order = np.lexsort((both[2], both[1], both[0]) if width == 4 else (both[1], both[0]))
+    return np.ascontiguousarray(both[:, order])
