@@ -34,7 +34,8 @@ class Changes:
 
     ``instant_ms`` is None in a database without history.  ``datoms`` come in the order of the
     report: the transaction entity first, then as the operations made them, the retraction of a
-    replaced value before its successor.  ``max_eid`` is the highest entity id after the
+    replaced value before its successor.  ``purges`` apply first, to the database before the
+    transaction; no datom contradicts them.  ``max_eid`` is the highest entity id after the
     transaction in the database's lane, None when it does not change.
     """
 
