@@ -8,8 +8,15 @@ NAME_LENGTH_MAX = 64
 """Characters of a database or branch name."""
 NESTING_DEPTH_MAX = 512
 """Levels of nested collections that the EDN reader and the msgpack codec accept."""
+ENCODED_DEPTH_MAX = 128
+"""Levels of sets, lists and tagged values inside each other in msgpack, where each level holds the
+bytes of the next."""
+KEY_DEPTH_MAX = 64
+"""Levels of sets and map keys inside each other; each level hashes all that it holds again."""
 INTEGER_DIGITS_MAX = 4_000
 """Digits of an integer literal (Python's own conversion limit is 4,300)."""
+DECIMAL_EXPONENT_MAX = 8_000
+"""Largest size (up or down) of a decimal's exponent; arithmetic with integers expands it."""
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 """Payload and headers of one request."""
 
@@ -42,6 +49,20 @@ QUERY_TIMEOUT_S = 30.0
 """Deadline of a query that names none."""
 RULE_DEPTH_MAX = 400
 """Nesting of rule bodies and nested clauses."""
+CLAUSE_NESTING_MAX = 64
+"""Levels of ``not``, ``or`` and ``and`` within each other."""
+CONSTANT_NESTING_MAX = 100
+"""Levels of collections in a constant of a query."""
+RANGE_ITEMS_MAX = 1_000_000
+"""Numbers that one call of ``range`` makes."""
+REGEX_LENGTH_MAX = 2_000
+"""Characters of a regular expression."""
+REGEX_MEMORY_BYTES_MAX = 8 * 1024 * 1024
+"""Memory for the compiled program of one regular expression."""
+NUMBER_BITS_MAX = 32_768
+"""Bits of an integer or ratio that arithmetic in a query may make."""
+STRING_LENGTH_MAX = 16 * 1024 * 1024
+"""Characters of a string that a function in a query may make."""
 PULL_DEPTH_MAX = 10_000
 """Levels that one pull may recurse."""
 PULL_LIMIT_DEFAULT = 1000

@@ -240,7 +240,7 @@ def ms_instant(ms: int) -> datetime:
 def instant_text(instant: datetime) -> str:
     """RFC 3339 text in UTC with milliseconds, as EDN's ``#inst`` prints it."""
     at = instant.astimezone(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}-00:00"
+    return f"{at.year:04}-{at:%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}-00:00"
 
 
 # --- equality ------------------------------------------------------------------------------------
