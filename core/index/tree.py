@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -89,27 +89,30 @@ class RowTree:
 
     def with_first(self, k1: int) -> Ints:
         """The rows whose first column is ``k1``.  O(log n + rows)."""
-        return self.between((k1,), (k1 + 1,))
+        return self.between((k1,), (k1,))
 
     def with_both(self, k1: int, k2: int) -> Ints:
         """The rows whose first two columns are ``k1, k2``.  O(log n + rows)."""
-        return self.between((k1, k2), (k1, k2 + 1))
+        return self.between((k1, k2), (k1, k2))
 
     def between(self, low: Sequence[int], high: Sequence[int]) -> Ints:
-        """The rows from key ``low`` up to, not including, key ``high`` (one or two columns)."""
+        """The rows from key ``low`` to key ``high``, both inclusive, one or two columns each.
+
+        A key of one column stands for all rows that begin with it.
+        """
         fences = self.fences
         first = bisect_left(fences, low) - 1  # the leaf before may end with rows of the key
         if first < 0:
             first = 0
-        last = bisect_left(fences, high)
+        last = bisect_left(fences, (high[0] + 1,) if len(high) == 1 else (high[0], high[1] + 1))
         leaves = self.leaves[first:last]
         if not leaves:
             return self._join(leaves)
         if len(leaves) == 1:
             leaf = leaves[0]
-            return leaf[:, _position(leaf, low) : _position(leaf, high)]
+            return leaf[:, _position(leaf, low) : _position(leaf, high, "right")]
         parts = [leaves[0][:, _position(leaves[0], low) :], *leaves[1:-1]]
-        parts.append(leaves[-1][:, : _position(leaves[-1], high)])
+        parts.append(leaves[-1][:, : _position(leaves[-1], high, "right")])
         return self._join(parts)
 
     def from_key(self, low: Sequence[int]) -> Iterator[Ints]:
@@ -153,7 +156,7 @@ class RowTree:
             if number >= len(leaves):
                 continue
             leaf = leaves[number]
-            spot = _position(leaf, (key[0], key[1] + 1)) - 1
+            spot = _position(leaf, key, "right") - 1
             if spot < 0 or leaf[0, spot] != key[0] or leaf[1, spot] != key[1]:
                 continue
             if leaf[3, spot] != OPEN:
@@ -189,13 +192,30 @@ class RowTree:
         With ``ended_before`` (sorted transaction ids) only ended rows that were added by one of
         these transactions go.
         """
-        rows = self.flat()
-        gone = (rows[0] == k1) & (rows[1] == k2)
-        if ended_before is not None:
-            gone &= (rows[3] != OPEN) & np.isin(rows[2], ended_before)
-        if not gone.any():
-            return self
-        return RowTree.from_rows(rows[:, ~gone])
+        key = (k1, k2)
+        first = max(bisect_left(self.fences, key) - 1, 0)
+        last = bisect_right(self.fences, key)
+        leaves: list[Ints] = self.leaves[:first]
+        fences = self.fences[:first]
+        count, opened = self.count, self.open
+        for leaf in self.leaves[first:last]:
+            low, high = _position(leaf, key), _position(leaf, key, "right")
+            gone = np.zeros(leaf.shape[1], dtype=np.bool_)
+            gone[low:high] = True
+            if ended_before is not None:
+                gone[low:high] = (leaf[3, low:high] != OPEN) & np.isin(
+                    leaf[2, low:high], ended_before
+                )
+            count -= int(np.count_nonzero(gone))
+            if self.width == 4:
+                opened -= int(np.count_nonzero(gone & (leaf[3] == OPEN)))
+            kept = leaf[:, ~gone]
+            if kept.shape[1]:
+                leaves.append(kept)
+                fences.append(_fence(kept))
+        leaves.extend(self.leaves[last:])
+        fences.extend(self.fences[last:])
+        return RowTree(self.width, leaves, fences, count, opened if self.width == 4 else count)
 
     # --- invariants ----------------------------------------------------------------------------
 
@@ -222,14 +242,16 @@ def _fence(leaf: Ints) -> Fence:
     return (int(leaf[0, 0]), int(leaf[1, 0]))
 
 
-def _position(leaf: Ints, key: Sequence[int]) -> int:
-    """The first row of a leaf that is not below ``key`` (one or two columns)."""
+def _position(leaf: Ints, key: Sequence[int], side: Literal["left", "right"] = "left") -> int:
+    """Where ``key`` (one or two columns) goes in a leaf: before or after the rows that equal it."""
     column = leaf[0]
+    if len(key) == 1:
+        return int(column.searchsorted(key[0], side))
     low = int(column.searchsorted(key[0]))
-    if len(key) == 1 or low == len(column) or column[low] != key[0]:
+    if low == len(column) or column[low] != key[0]:
         return low
     high = int(column.searchsorted(key[0], "right"))
-    return low + int(leaf[1, low:high].searchsorted(key[1]))
+    return low + int(leaf[1, low:high].searchsorted(key[1], side))
 
 
 def _without(leaf: Ints, spot: int) -> Ints:
@@ -278,7 +300,7 @@ def _merge(leaf: Ints, group: list[Row], width: int) -> Ints:
     size = leaf.shape[1]
     if len(group) < _BULK:
         for row in group:
-            spot = _position(leaf, (row[0], row[1] + 1))
+            spot = _position(leaf, row[:2], "right")
             grown = np.empty((width, size + 1), dtype=np.int64)
             grown[:, :spot] = leaf[:, :spot]
             grown[:, spot] = row
@@ -288,7 +310,7 @@ def _merge(leaf: Ints, group: list[Row], width: int) -> Ints:
         return leaf
     block = np.array(group, dtype=np.int64).T
     first, last = group[0], group[-1]
-    spot = _position(leaf, (first[0], first[1] + 1))
+    spot = _position(leaf, first[:2], "right")
     if spot == size or (int(leaf[0, spot]), int(leaf[1, spot])) > last[:2]:
         return np.concatenate((leaf[:, :spot], block, leaf[:, spot:]), axis=1)
     both = np.concatenate((leaf, block), axis=1)

@@ -1,0 +1,193 @@
+"""Applying a transaction to a database value: the only way a value comes from another.
+
+`apply_changes` is deterministic, so that a transactor, its followers and a replay of the log
+arrive at equal values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from natalog.core.changes import Changes, Purge
+from natalog.core.database import TX_INSTANT, Database
+from natalog.core.index.attribute import AttributeIndex
+from natalog.core.index.encoding import Kind, decode, encode, find, kind_of
+from natalog.core.index.pool import ValuePool
+from natalog.core.index.tree import OPEN, Fence, Row, RowTree
+from natalog.core.index.window import CURRENT
+from natalog.core.schema import Schema
+from natalog.core.values import Datom, Keyword
+
+
+def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None) -> Database:
+    """The value after a transaction.  O(log n) per touched leaf; ``db`` stays as it is."""
+    schema = db.schema.after(changes.datoms, db, changes.purges)
+    indexes = dict(db.indexes)
+    if schema is not db.schema:
+        _reshape(indexes, db.schema, schema, db.pool)
+    entities = db.entities
+    for purge in changes.purges:  # first, so that a transaction may assert again what it purged
+        entities = _purge(indexes, entities, purge, db)
+    if changes.datoms:
+        entities = _add(indexes, entities, changes, schema, db)
+    instant = changes.instant_ms
+    latest = db.latest_ms
+    monotonic = db.monotonic
+    if instant is not None:
+        monotonic = monotonic and (latest is None or instant >= latest)
+        latest = instant if latest is None else max(latest, instant)
+    return replace(
+        db,
+        schema=schema,
+        indexes=indexes,
+        entities=entities,
+        max_tx=changes.tx,
+        max_eid=db.max_eid if changes.max_eid is None else max(db.max_eid, changes.max_eid),
+        instant_ms=db.instant_ms if instant is None else instant,
+        latest_ms=latest,
+        monotonic=monotonic,
+        commit_id=commit_id,
+        window=CURRENT,
+        _cache={},
+    )
+
+
+def _shape(schema: Schema, attr: Keyword) -> tuple[Kind, bool, bool]:
+    """Encoding, whether by value too, and whether ended facts are dropped."""
+    declared = schema.get(attr)
+    if declared is None:
+        return "code", False, False
+    return kind_of(declared.value_type), declared.has_avet, declared.no_history
+
+
+def _add(
+    indexes: dict[Keyword, AttributeIndex],
+    entities: RowTree,
+    changes: Changes,
+    schema: Schema,
+    db: Database,
+) -> RowTree:
+    groups: dict[Keyword, list[Datom]] = {}
+    for datom in changes.datoms:
+        group = groups.get(datom[1])
+        if group is None:
+            groups[datom[1]] = [datom]
+        else:
+            group.append(datom)
+    keep_history = db.config.keep_history
+    pool = db.pool
+    tx = changes.tx
+    fresh: list[Row] = []
+    stale: list[tuple[Keyword, int]] = []
+    for attr, group in groups.items():
+        kind, indexed, forgets = _shape(schema, attr)
+        index = indexes.get(attr) or AttributeIndex.empty(kind, indexed)
+        drop = forgets or not keep_history
+        opened, closed = _fold(group, index.kind, pool)
+        inserts: list[Row] = [(e, v, tx, OPEN) for e, v in opened]
+        if not drop:
+            inserts.extend((*key, tx, tx) for key, origin in closed.items() if origin != "old")
+        closes: list[Fence] = [key for key, origin in closed.items() if origin != "new"]
+        code = pool.code(attr)
+        seen: set[int] = set()
+        for e, *_ in inserts:
+            if e not in seen:
+                seen.add(e)
+                if not index.aevt.count or not _has_entity(index.aevt, e):
+                    fresh.append((e, code))
+        avet = index.avet
+        if avet is not None:
+            flipped: list[Row] = [(v, e, a, r) for e, v, a, r in inserts]
+            avet = avet.apply(flipped, [(v, e) for e, v in closes], tx, drop=drop)
+        aevt = index.aevt.apply(inserts, closes, tx, drop=drop)
+        indexes[attr] = AttributeIndex(index.kind, aevt, avet)
+        if drop:
+            stale.extend((attr, e) for e, _ in closes)
+    if fresh:
+        entities = entities.apply(fresh)
+    for attr, e in stale:
+        entities = _forget(indexes, entities, attr, e, pool)
+    return entities
+
+
+def _has_entity(aevt: RowTree, e: int) -> bool:
+    last = aevt.leaves[-1]
+    return e <= last[0, -1] and aevt.with_first(e).shape[1] > 0
+
+
+def _fold(
+    group: list[Datom], kind: Kind, pool: ValuePool
+) -> tuple[dict[Fence, None], dict[Fence, str]]:
+    """What a transaction leaves of its own assertions and retractions of one attribute.
+
+    Returns the facts that begin and stay, and the facts that end: ``"old"`` began earlier,
+    ``"new"`` in this transaction, ``"both"`` once each.
+    """
+    opened: dict[Fence, None] = {}
+    closed: dict[Fence, str] = {}
+    for e, _, value, _, added in group:
+        key = (e, encode(value, kind, pool))
+        if added:
+            opened[key] = None
+        elif key in opened:
+            del opened[key]
+            closed[key] = "new" if closed.get(key, "new") == "new" else "both"
+        else:
+            closed[key] = "old"
+    return opened, closed
+
+
+def _forget(
+    indexes: dict[Keyword, AttributeIndex],
+    entities: RowTree,
+    attr: Keyword,
+    e: int,
+    pool: ValuePool,
+) -> RowTree:
+    """Take ``attr`` out of the directory of ``e`` when no fact of it is left."""
+    if indexes[attr].aevt.with_first(e).shape[1]:
+        return entities
+    return entities.without(e, pool.code(attr))
+
+
+def _purge(
+    indexes: dict[Keyword, AttributeIndex], entities: RowTree, purge: Purge, db: Database
+) -> RowTree:
+    index = indexes.get(purge.attr)
+    if index is None:
+        return entities
+    entry = find(purge.value, index.kind, db.pool)
+    if entry is None:
+        return entities
+    before = None
+    if purge.closed_before_ms is not None:
+        stamps = indexes[TX_INSTANT].aevt.current()
+        before = stamps[0][stamps[1] < purge.closed_before_ms]
+    aevt = index.aevt.without(purge.e, entry, before)
+    avet = None if index.avet is None else index.avet.without(entry, purge.e, before)
+    indexes[purge.attr] = AttributeIndex(index.kind, aevt, avet)
+    return _forget(indexes, entities, purge.attr, purge.e, db.pool)
+
+
+def _reshape(
+    indexes: dict[Keyword, AttributeIndex], before: Schema, after: Schema, pool: ValuePool
+) -> None:
+    """Bring indexes of changed declarations into shape: encoding and AVET."""
+    for attr, index in list(indexes.items()):
+        if after.get(attr) is before.get(attr):
+            continue
+        kind, indexed, _ = _shape(after, attr)
+        if kind != index.kind:
+            index = _encoded(index, kind, pool)
+        indexes[attr] = index.with_avet(indexed)
+
+
+def _encoded(index: AttributeIndex, kind: Kind, pool: ValuePool) -> AttributeIndex:
+    rows = index.aevt.flat().copy()
+    values: list[Any] = decode(rows[1], index.kind, pool)
+    rows[1] = np.array([encode(value, kind, pool) for value in values], dtype=np.int64)
+    return AttributeIndex(kind, RowTree.from_rows(rows), None)

@@ -1,0 +1,461 @@
+"""An immutable database value: all facts up to a transaction, seen through a window of time.
+
+A value never changes; `natalog.core.apply` makes the next one and shares what did not change.
+As-of, since and history are the same value with another `Window`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+
+from natalog.core.config import DatabaseConfig
+from natalog.core.errors import (
+    EntityIdMissing,
+    EntityIdSyntax,
+    InvalidTimePoint,
+    LookupRefSyntax,
+    LookupRefUnique,
+    NoHistory,
+)
+from natalog.core.index.attribute import AttributeIndex
+from natalog.core.index.encoding import decode, find, kind_of, order_of
+from natalog.core.index.pool import Ints, ValuePool
+from natalog.core.index.tree import OPEN, RowTree
+from natalog.core.index.window import CURRENT, Facts, Instants, Window, select
+from natalog.core.limits import LANE_BITS, TX_BASE
+from natalog.core.schema import TX_INSTANT, Attribute, Schema
+from natalog.core.values import Datom, Keyword, instant_ms
+
+_NO_ROWS: Final[Ints] = np.empty((4, 0), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Database:
+    """A database value.  Reads respect ``window``; see the module for what is shared."""
+
+    config: DatabaseConfig
+    pool: ValuePool
+    schema: Schema
+    indexes: Mapping[Keyword, AttributeIndex]
+    """AEVT and AVET of every attribute that was ever used."""
+    entities: RowTree
+    """EA: which attributes each entity ever had, as ``e, attribute code``."""
+    lane: int
+    max_tx: int
+    """The transaction this value includes last: its basis."""
+    max_eid: int
+    """The highest entity id of this lane ever used, 0 when none was."""
+    instant_ms: int | None
+    """The instant of ``max_tx``; None before the first transaction and without history."""
+    latest_ms: int | None
+    """The latest instant of any transaction."""
+    monotonic: bool
+    """Whether instants never went backwards, so that they order like transaction ids."""
+    commit_id: UUID | None = None
+    window: Window = CURRENT
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """Columns of this view that were computed already."""
+
+    @classmethod
+    def empty(cls, config: DatabaseConfig | None = None, *, lane: int = 0) -> Database:
+        """A database without facts."""
+        tx0 = TX_BASE + (lane << LANE_BITS)
+        return cls(
+            config=config or DatabaseConfig(),
+            pool=ValuePool(),
+            schema=Schema.empty(),
+            indexes={},
+            entities=RowTree.empty(2),
+            lane=lane,
+            max_tx=tx0,
+            max_eid=lane << LANE_BITS,
+            instant_ms=None,
+            latest_ms=None,
+            monotonic=True,
+        )
+
+    @property
+    def tx0(self) -> int:
+        """The id that stands for the state before the first transaction of this lane."""
+        return TX_BASE + (self.lane << LANE_BITS)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the plain value, neither as-of nor since nor history."""
+        return self.window.is_current
+
+    @property
+    def is_history(self) -> bool:
+        return self.window.history
+
+    def __len__(self) -> int:
+        """The number of visible datoms."""
+        if self.is_current:
+            return sum(index.aevt.open for index in self.indexes.values())
+        return sum(len(self.scan(attr).e) for attr in self.indexes)
+
+    # --- views -------------------------------------------------------------------------------
+
+    def as_of(self, point: int | datetime) -> Database:
+        """The view up to and including a transaction id or instant."""
+        return self._bounded(point, upper=True)
+
+    def since(self, point: int | datetime) -> Database:
+        """The view of what came after a transaction id or instant."""
+        return self._bounded(point, upper=False)
+
+    def history(self) -> Database:
+        """The view of all assertions and retractions."""
+        self._require_history("history")
+        return self._view(self.window.with_history())
+
+    def current(self) -> Database:
+        """The same value without a window."""
+        return self if self.is_current else self._view(CURRENT)
+
+    def _view(self, window: Window) -> Database:
+        return replace(self, window=window, _cache={})
+
+    def _require_history(self, what: str) -> None:
+        if not self.config.keep_history:
+            raise NoHistory(f"{what} is only allowed on a database that keeps history.", view=what)
+
+    def _bounded(self, point: int | datetime, *, upper: bool) -> Database:
+        self._require_history("as_of" if upper else "since")
+        if isinstance(point, datetime):
+            if point.tzinfo is None:
+                raise InvalidTimePoint(
+                    f"The instant {point.isoformat()} has no time zone.", point=point.isoformat()
+                )
+            ms = instant_ms(point)
+            window = self.window.until(ms=ms) if upper else self.window.after(ms=ms)
+            return self._view(window)
+        if type(point) is not int:
+            raise InvalidTimePoint(
+                f"{point!r} is neither a transaction id nor an instant.", point=repr(point)
+            )
+        if point < TX_BASE:
+            raise InvalidTimePoint(
+                f"{point} is no transaction id; the first is {self.tx0 + 1}.", point=point
+            )
+        return self._view(self.window.until(tx=point) if upper else self.window.after(tx=point))
+
+    # --- columns -----------------------------------------------------------------------------
+
+    def instants(self) -> Instants:
+        """The instant of every transaction."""
+        index = self.indexes.get(TX_INSTANT)
+        if index is None:
+            return Instants(_NO_ROWS[0], _NO_ROWS[0])
+        rows = index.aevt.current()
+        return Instants(rows[0], rows[1])
+
+    def _effective_window(self) -> Window:
+        """The window with instants turned into transaction ids, where they order alike."""
+        window = self.window
+        if not self.monotonic or (window.until_ms is None and window.after_ms is None):
+            return window
+        found = self._cache.get("window")
+        if found is None:
+            table = self.instants()
+            found = window
+            if window.until_ms is not None:
+                spot = int(table.ms.searchsorted(window.until_ms, "right"))
+                last = int(table.txs[spot - 1]) if spot else 0
+                found = replace(found, until_ms=None).until(tx=last)
+            if window.after_ms is not None:
+                spot = int(table.ms.searchsorted(window.after_ms, "right"))
+                last = int(table.txs[spot - 1]) if spot else 0
+                found = replace(found, after_ms=None).after(tx=last)
+            self._cache["window"] = found
+        return found  # type: ignore[no-any-return]
+
+    def scan(self, attr: Keyword) -> Facts:
+        """All visible facts of an attribute, ordered by entity.  Kept with this view."""
+        found: Facts | None = self._cache.get(attr)
+        if found is not None:
+            return found
+        index = self.indexes.get(attr)
+        if index is None:
+            return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
+        if self.is_current:
+            e, v, tx, _ = index.aevt.current()
+            facts = Facts(e, v, tx, None)
+        else:
+            facts = self._select(attr, index.aevt.flat())
+        self._cache[attr] = facts
+        return facts
+
+    def scan_entity(self, attr: Keyword, e: int) -> Facts:
+        """The visible facts of one attribute and entity."""
+        index = self.indexes.get(attr)
+        if index is None:
+            return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
+        return self._select(attr, index.aevt.with_first(e))
+
+    def scan_value(self, attr: Keyword, entry: int) -> Facts:
+        """The visible facts of one attribute with one encoded value, ordered by entity."""
+        index = self.indexes.get(attr)
+        if index is None:
+            return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
+        if index.avet is None or (self._picks_latest(attr) and not self.is_current):
+            facts = self.scan(attr)
+            hit = facts.v == entry
+            added = None if facts.added is None else facts.added[hit]
+            return Facts(facts.e[hit], facts.v[hit], facts.tx[hit], added)
+        return select(
+            index.avet.with_first(entry), self._effective_window(), self.instants(), by_value=True
+        )
+
+    def _select(self, attr: Keyword, rows: Ints) -> Facts:
+        window = self._effective_window()
+        if self._picks_latest(attr):
+            rows = _latest_only(rows, window, self.instants(), many=self._is_many(attr))
+        return select(rows, window, self.instants())
+
+    def _picks_latest(self, attr: Keyword) -> bool:
+        """Whether this view may cut the log at instants that do not order like its ids.
+
+        Then several intervals of one fact can be in view, of which the latest counts.
+        """
+        window = self.window
+        return window.until_ms is not None and not self.monotonic and not window.history
+
+    def _is_many(self, attr: Keyword) -> bool:
+        found = self.schema.get(attr)
+        return found is not None and found.many
+
+    # --- points ------------------------------------------------------------------------------
+
+    def facts(self, e: int, attr: Keyword) -> list[tuple[Any, int]]:
+        """Visible ``(value, tx)`` pairs of an attribute of an entity, in index order."""
+        index = self.indexes.get(attr)
+        if index is None:
+            return []
+        found = self.scan_entity(attr, e)
+        if not len(found.e):
+            return []
+        values = decode(found.v, index.kind, self.pool)
+        pairs = list(zip(values, found.tx.tolist(), strict=True))
+        if len(pairs) > 1 and index.kind == "code":
+            order = order_of(found.v, index.kind, self.pool)
+            pairs = [pairs[spot] for spot in np.lexsort((found.tx, order)).tolist()]
+        return pairs
+
+    def values(self, e: int, attr: Keyword) -> list[Any]:
+        """Visible values of an attribute of an entity, in index order."""
+        return [value for value, _ in self.facts(e, attr)]
+
+    def attributes_of(self, e: int) -> list[Keyword]:
+        """The attributes an entity visibly has, in keyword order."""
+        codes = self.entities.with_first(e)[1].tolist()
+        attrs = [self.pool.value(code) for code in codes]
+        seen = [attr for attr in attrs if len(self.scan_entity(attr, e).e)]
+        return sorted(seen, key=_keyword_order)
+
+    def holders(self, attr: Keyword, value: Any) -> list[int]:
+        """The entities that visibly have ``value`` for ``attr``, ascending."""
+        index = self.indexes.get(attr)
+        if index is None:
+            return []
+        entry = find(value, index.kind, self.pool)
+        if entry is None:
+            return []
+        found: list[int] = self.scan_value(attr, entry).e.tolist()
+        return found if self.window.is_current or len(found) < 2 else sorted(set(found))
+
+    def referrers(self, e: int) -> list[tuple[int, Keyword]]:
+        """``(entity, attribute)`` of every visible reference to an entity."""
+        found = []
+        for attr in self.indexes:
+            declared = self.schema.get(attr)
+            if declared is not None and declared.is_ref:
+                found.extend((source, attr) for source in self.holders(attr, e))
+        return found
+
+    def has_entity(self, e: int) -> bool:
+        """Whether an entity has a visible fact."""
+        codes = self.entities.with_first(e)[1].tolist()
+        return any(len(self.scan_entity(self.pool.value(code), e).e) for code in codes)
+
+    def attribute(self, attr: Keyword) -> Attribute | None:
+        """The declaration of an attribute."""
+        return self.schema.get(attr)
+
+    # --- entity ids --------------------------------------------------------------------------
+
+    def entid(self, ref: Any) -> int | None:
+        """The entity that an id, ident or lookup ref names; None when there is none.
+
+        Raises `EntityIdSyntax`, `LookupRefSyntax` or `LookupRefUnique` for what can name nothing.
+        """
+        if isinstance(ref, bool):
+            raise EntityIdSyntax(f"{ref} is no entity id.", entity=ref)
+        if isinstance(ref, int):
+            return int(ref)
+        if isinstance(ref, Keyword):
+            return self.schema.idents.get(ref)
+        if isinstance(ref, (list, tuple)):
+            return self._lookup(ref)
+        raise EntityIdSyntax(
+            f"{ref!r} is neither an entity id, an ident nor a lookup ref.", entity=repr(ref)
+        )
+
+    def entid_strict(self, ref: Any) -> int:
+        """The same as `entid`, but raises `EntityIdMissing` when nothing has the id."""
+        found = self.entid(ref)
+        if found is None:
+            raise EntityIdMissing(f"Nothing found for entity id {_shown(ref)}.", entity=_shown(ref))
+        return found
+
+    def _lookup(self, ref: Sequence[Any]) -> int | None:
+        if len(ref) != 2:
+            raise LookupRefSyntax(
+                f"A lookup ref is [attribute value], not {_shown(ref)}.", lookup_ref=_shown(ref)
+            )
+        name, value = ref
+        attr = Keyword(name) if isinstance(name, str) and name else name
+        if not isinstance(attr, Keyword):
+            raise LookupRefSyntax(
+                f"A lookup ref begins with an attribute, not {_shown(name)}.",
+                lookup_ref=_shown(ref),
+            )
+        declared = self.schema.get(attr)
+        if declared is None or declared.unique is None:
+            raise LookupRefUnique(
+                f"The attribute {attr} of lookup ref {_shown(ref)} is not unique.",
+                attribute=str(attr),
+                lookup_ref=_shown(ref),
+            )
+        if value is None:
+            return None
+        if declared.is_ref and not isinstance(value, int):
+            value = self.entid(value)
+            if value is None:
+                return None
+        elif declared.value_type == "keyword" and isinstance(value, str):
+            value = Keyword(value)
+        holders = self.holders(attr, value)
+        return holders[0] if holders else None
+
+    # --- raw index access --------------------------------------------------------------------
+
+    def datoms(
+        self, index: str, components: Sequence[Any] = (), limit: int | None = None
+    ) -> list[Datom]:
+        """The datoms of ``"eavt"``, ``"aevt"`` or ``"avet"`` that begin with ``components``."""
+        from natalog.core.datoms import datoms
+
+        return datoms(self, index, components, limit)
+
+    def seek_datoms(
+        self, index: str, components: Sequence[Any] = (), limit: int | None = None
+    ) -> list[Datom]:
+        """The datoms from the position of ``components`` to the end of the index."""
+        from natalog.core.datoms import seek_datoms
+
+        return seek_datoms(self, index, components, limit)
+
+    def rseek_datoms(
+        self, index: str, components: Sequence[Any] = (), limit: int | None = None
+    ) -> list[Datom]:
+        """The datoms from the position of ``components`` to the start of the index, descending."""
+        from natalog.core.datoms import rseek_datoms
+
+        return rseek_datoms(self, index, components, limit)
+
+    def index_range(
+        self, attr: Keyword, start: Any = None, end: Any = None, limit: int | None = None
+    ) -> list[Datom]:
+        """The datoms of an indexed attribute with values from ``start`` to ``end``, inclusive."""
+        from natalog.core.datoms import index_range
+
+        return index_range(self, attr, start, end, limit)
+
+    def kind(self, attr: Keyword) -> Any:
+        """The encoding of an attribute's values."""
+        index = self.indexes.get(attr)
+        if index is not None:
+            return index.kind
+        declared = self.schema.get(attr)
+        return kind_of(declared.value_type if declared else None)
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts of visible datoms: in all, in AVET, per attribute and per entity."""
+        per_attr: dict[Keyword, int] = {}
+        per_entity: dict[int, int] = {}
+        avet = 0
+        for attr, index in self.indexes.items():
+            entities = self.scan(attr).e
+            if not len(entities):
+                continue
+            per_attr[attr] = len(entities)
+            if index.avet is not None:
+                avet += len(entities)
+            ids, counts = np.unique(entities, return_counts=True)
+            for e, count in zip(ids.tolist(), counts.tolist(), strict=True):
+                per_entity[e] = per_entity.get(e, 0) + count
+        found: dict[str, Any] = {
+            "count": sum(per_attr.values()),
+            "avet_count": avet,
+            "per_attr_counts": per_attr,
+            "per_entity_counts": per_entity,
+        }
+        if self.config.keep_history:
+            found["temporal_count"] = sum(
+                2 * index.aevt.count - index.aevt.open for index in self.indexes.values()
+            )
+            found["temporal_avet_count"] = sum(
+                2 * index.avet.count - index.avet.open
+                for index in self.indexes.values()
+                if index.avet is not None
+            )
+        return found
+
+    def _check(self) -> None:
+        """Raise AssertionError unless every index holds its invariants and they agree."""
+        self.entities._check()
+        pairs = set()
+        for attr, index in self.indexes.items():
+            index._check()
+            code = self.pool.find(attr)
+            pairs.update((e, code) for e in np.unique(index.aevt.flat()[0]).tolist())
+        assert pairs == set(zip(*self.entities.flat().tolist(), strict=True)), "EA differs"
+
+
+def _keyword_order(attr: Keyword) -> tuple[bool, bytes, bytes]:
+    return attr.sort
+
+
+def _shown(ref: Any) -> str:
+    text = repr(list(ref) if isinstance(ref, tuple) else ref)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _latest_only(rows: Ints, window: Window, instants: Instants, *, many: bool) -> Ints:
+    """Drop intervals that a later event in view overrules (per fact, or entity and attribute)."""
+    if rows.shape[1] < 2:
+        return rows
+    cut = window.until_ms
+    assert cut is not None
+    top = OPEN if window.until_tx is None else window.until_tx
+    started = (instants.of(rows[2]) <= cut) & (rows[2] <= top)
+    ended = (rows[3] != OPEN) & (instants.of(rows[3]) <= cut) & (rows[3] <= top)
+    last: dict[Any, int] = {}
+    keys = list(zip(rows[0].tolist(), rows[1].tolist() if many else [0] * rows.shape[1], strict=True))
+    starts, ends = started.tolist(), ended.tolist()
+    for spot, key in enumerate(keys):
+        if starts[spot]:
+            last[key] = max(last.get(key, 0), int(rows[2, spot]))
+        if ends[spot]:
+            last[key] = max(last.get(key, 0), int(rows[3, spot]))
+    keep = [
+        starts[spot] and int(rows[2, spot]) >= last[key] for spot, key in enumerate(keys)
+    ]
+    return rows[:, np.array(keep, dtype=np.bool_)]
