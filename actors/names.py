@@ -1,0 +1,69 @@
+"""Subjects and stream names of databases and branches, and which names are allowed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from natalog.core.errors import InvalidName
+from natalog.core.limits import NAME_LENGTH_MAX
+
+MAIN_BRANCH: Final = "db"
+NOBODY: Final = "_"
+"""Stands in a subject where no database or branch is meant."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
+
+
+def check_name(name: object, what: str = "database") -> str:
+    """The name itself; `InvalidName` when it could not be a token of a subject."""
+    if isinstance(name, str) and len(name) <= NAME_LENGTH_MAX and _NAME.match(name):
+        return name
+    shown = repr(name)
+    raise InvalidName(
+        f"{shown[:80]} is no {what} name: letters, digits, '_' and '-', beginning with a letter "
+        f"or digit, at most {NAME_LENGTH_MAX} characters.",
+        name=shown[:80],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Everything that begins with the configured prefix."""
+
+    prefix: str = "natalog"
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.match(self.prefix):
+            raise InvalidName(f"{self.prefix!r} is no subject prefix.", name=self.prefix)
+
+    def subject(self, database: str, branch: str, endpoint: str) -> str:
+        return f"{self.prefix}.{database}.{branch}.{endpoint}"
+
+    def any_branch(self, endpoint: str) -> str:
+        """The subscription for ``endpoint`` of every branch of every database."""
+        return f"{self.prefix}.*.*.{endpoint}"
+
+    def parse(self, subject: str) -> tuple[str, str, str]:
+        """Database, branch and endpoint of a subject."""
+        database, branch, endpoint = subject[len(self.prefix) + 1 :].split(".")
+        return database, branch, endpoint
+
+    def log(self, database: str, branch: str) -> str:
+        return self.subject(database, branch, "log")
+
+    def ingest(self, database: str, branch: str) -> str:
+        return self.subject(database, branch, "tx")
+
+    def report(self, database: str, branch: str) -> str:
+        return self.subject(database, branch, "report")
+
+    # Stream names may not hold dots; "=" is in no name, so that two streams never share one.
+
+    def log_stream(self, database: str, branch: str) -> str:
+        return "=".join([self.prefix.replace(".", "="), database, branch, "log"])
+
+    def ingest_stream(self, database: str, branch: str) -> str:
+        return "=".join([self.prefix.replace(".", "="), database, branch, "tx"])

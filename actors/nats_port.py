@@ -1,0 +1,425 @@
+"""The one way to NATS: connect and supervise, publish, request, JetStream's JSON API, append.
+
+nats-py sits behind this file.  What it is kept from doing: closing its connection because of a
+message above ``max_payload`` (sizes are checked here, headers included), waiting a full time-out
+for an answer that a broken connection has swallowed, and running slow callbacks in its read loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import (
+    ConnectionClosedError,
+    ConnectionDrainingError,
+    ConnectionReconnectingError,
+    MaxPayloadError,
+    NoRespondersError,
+    OutboundBufferLimitError,
+)
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from natalog.core.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    NatalogError,
+    StorageError,
+    TooLarge,
+    Unavailable,
+)
+
+log = logging.getLogger("natalog.nats")
+
+CONNECT_TIMEOUT_S = 10.0
+API_TIMEOUT_S = 5.0
+PENDING_BYTES_MAX = 64 * 1024 * 1024
+PROTOCOL_SLACK_BYTES = 4096
+"""Kept free below ``max_payload`` for the header lines that the server counts."""
+
+Message = Msg
+Handler = Callable[[Msg], None]
+
+
+class JetStreamError(StorageError):
+    """JetStream refused a call; ``err_code`` is its number (10059: no such stream)."""
+
+    code = "JetStream"
+    default_type = "storage/jetstream"
+
+    def __init__(self, message: str, *, err_code: int = 0, status: int = 0, **data: Any) -> None:
+        super().__init__(message, err_code=err_code, status=status, **data)
+        self.err_code = err_code
+        self.status = status
+
+
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+WRONG_LAST_SEQUENCE = 10071
+STREAM_NAME_IN_USE = 10058
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """JetStream's receipt."""
+
+    stream: str
+    seq: int
+    duplicate: bool
+
+
+class NatsPort:
+    """One connection.  Use `connect`, then the verbs, then `close`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._in_flight: set[anyio.CancelScope] = set()
+        self._connected = asyncio.Event()
+        self._connected.set()
+        self.closed = asyncio.Event()
+        self.disconnects = 0
+        self.errors = 0
+        self.forbidden: str | None = None
+        self.on_reconnect: list[Callable[[], None]] = []
+
+    @classmethod
+    async def connect(
+        cls, url: str, *, name: str = "natalog", options: Mapping[str, Any] | None = None
+    ) -> NatsPort:
+        """Connect to ``url``; `Unavailable` when nobody answers there.
+
+        ``options`` go to nats-py as they are (credentials, TLS).
+        """
+        client = Client()
+        port = cls(client)
+        try:
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await client.connect(
+                    servers=[url],
+                    name=name,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.1,
+                    connect_timeout=2,
+                    ping_interval=15,
+                    max_outstanding_pings=2,
+                    pending_size=PENDING_BYTES_MAX,
+                    drain_timeout=2,
+                    allow_reconnect=True,
+                    error_cb=port._on_error,
+                    disconnected_cb=port._on_disconnect,
+                    reconnected_cb=port._on_reconnect,
+                    closed_cb=port._on_closed,
+                    **dict(options or {}),
+                )
+        except (TimeoutError, OSError, NatsError) as error:
+            await _quietly(client.close)
+            raise Unavailable(f"No NATS server answers at {url}.", url=url) from error
+        return port
+
+    # --- supervision -------------------------------------------------------------------------
+
+    @property
+    def max_payload(self) -> int:
+        return int(self._client.max_payload)
+
+    @property
+    def payload_room(self) -> int:
+        """Bytes of payload that certainly fit one message."""
+        return self.max_payload - PROTOCOL_SLACK_BYTES
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.is_connected)
+
+    @property
+    def url(self) -> str:
+        connected = self._client.connected_url
+        return "" if connected is None else str(connected.geturl())
+
+    @property
+    def server_version(self) -> str:
+        return str(self._client._server_info.get("version", ""))
+
+    async def wait_connected(self) -> None:
+        """Wait until the connection is up."""
+        await self._connected.wait()
+
+    async def _on_error(self, error: Exception) -> None:
+        self.errors += 1
+        text = str(error)
+        if "permissions violation" in text.lower():
+            self.forbidden = text
+        log.warning("nats: %s", text or type(error).__name__)
+
+    async def _on_disconnect(self) -> None:
+        self.disconnects += 1
+        self._connected.clear()
+        # An answer to what is in flight may never come: who waits finds out now.
+        for scope in list(self._in_flight):
+            scope.cancel()
+        if not self.closed.is_set():
+            log.warning("nats: disconnected")
+
+    async def _on_reconnect(self) -> None:
+        log.info("nats: connected again")
+        self._connected.set()
+        for hook in self.on_reconnect:
+            hook()
+
+    async def _on_closed(self) -> None:
+        self._connected.clear()
+        self.closed.set()
+        for scope in list(self._in_flight):
+            scope.cancel()
+
+    async def close(self) -> None:
+        """Send what waits and close the connection."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(3):
+            if self.is_connected:
+                await asyncio.sleep(0)
+                await _quietly(self._client.flush, 1)
+            await _quietly(self._client.close)
+
+    # --- core NATS ---------------------------------------------------------------------------
+
+    def check_size(self, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        """Raise `TooLarge` when the server would refuse the message, and close the connection."""
+        size = len(payload)
+        if headers:
+            size += 16 + sum(len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
+        if size > self.max_payload:
+            raise TooLarge(
+                f"The message has {size} bytes; the NATS server takes {self.max_payload}.",
+                bytes=size,
+                bytes_max=self.max_payload,
+            )
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        reply: str = "",
+    ) -> None:
+        """Publish once, without a receipt."""
+        self.check_size(payload, headers)
+        try:
+            await self._client.publish(
+                subject, payload, reply=reply, headers=None if headers is None else dict(headers)
+            )
+        except (NatsError, OSError) as error:
+            raise translate(error, subject) from error
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = API_TIMEOUT_S,
+    ) -> Msg:
+        """Request and wait for one reply.
+
+        Raises `DeadlineExceeded` after ``timeout_s`` or, earlier, when the connection breaks while
+        waiting (what was asked may have happened), `Unavailable` when nobody listens.
+        """
+        self.check_size(payload, headers)
+        with anyio.CancelScope() as scope:
+            self._in_flight.add(scope)
+            try:
+                return await self._client.request(
+                    subject,
+                    payload,
+                    timeout=timeout_s,
+                    headers=None if headers is None else dict(headers),
+                )
+            except (NatsError, OSError, asyncio.TimeoutError) as error:
+                raise translate(error, subject) from error
+            finally:
+                self._in_flight.discard(scope)
+        raise DeadlineExceeded(
+            f"The connection broke while waiting for {subject}.", subject=subject, disconnected=True
+        )
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Call ``handler`` with every message; it must only note the message and return."""
+
+        async def on_message(message: Msg) -> None:
+            try:
+                handler(message)
+            except Exception:
+                log.exception("the handler of %s failed", subject)
+
+        try:
+            return await self._client.subscribe(subject, queue=queue, cb=on_message)
+        except (NatsError, OSError) as error:
+            raise translate(error, subject) from error
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription, also when the connection is gone."""
+        await _quietly(subscription.unsubscribe)
+
+    def inbox(self) -> str:
+        """A subject of our own to receive on."""
+        return self._client.new_inbox()
+
+    # --- JetStream ---------------------------------------------------------------------------
+
+    async def api(
+        self, what: str, body: Mapping[str, Any] | None = None, timeout_s: float = API_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Call ``$JS.API.<what>``; raises `JetStreamError` when it answers an error."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        message = await self.request(f"$JS.API.{what}", payload, timeout_s=timeout_s)
+        answer: dict[str, Any] = json.loads(message.data)
+        _check(answer, what)
+        return answer
+
+    async def stream_create(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a stream; the same configuration again is no error."""
+        return await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_s=15)
+
+    async def stream_info(self, name: str) -> dict[str, Any] | None:
+        """Configuration and state of a stream, None without one."""
+        try:
+            return await self.api(f"STREAM.INFO.{name}")
+        except JetStreamError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return None
+            raise
+
+    async def stream_delete(self, name: str) -> bool:
+        """Delete a stream with all its messages; False when there was none."""
+        try:
+            await self.api(f"STREAM.DELETE.{name}", timeout_s=15)
+        except JetStreamError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def streams(self, subject: str) -> list[dict[str, Any]]:
+        """Information on every stream with a subject that overlaps ``subject``."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.api("STREAM.LIST", {"subject": subject, "offset": len(found)})
+            streams = page.get("streams") or []
+            found.extend(streams)
+            if not streams or len(found) >= int(page.get("total", 0)):
+                return found
+
+    async def append(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        expected_last: int | None = None,
+        message_id: str | None = None,
+        stream: str | None = None,
+        timeout_s: float = API_TIMEOUT_S,
+    ) -> PubAck:
+        """Publish into a stream and wait for its receipt.
+
+        ``expected_last`` makes it a compare-and-set on the stream's last sequence: `JetStreamError`
+        with ``WRONG_LAST_SEQUENCE`` when somebody else has appended.  `DeadlineExceeded` means that
+        the outcome is unknown.
+        """
+        headers: dict[str, str] = {}
+        if expected_last is not None:
+            headers["Nats-Expected-Last-Sequence"] = str(expected_last)
+        if message_id is not None:
+            headers["Nats-Msg-Id"] = message_id
+        if stream is not None:
+            headers["Nats-Expected-Stream"] = stream
+        message = await self.request(
+            subject, payload, headers=headers or None, timeout_s=timeout_s
+        )
+        answer = json.loads(message.data)
+        _check(answer, subject)
+        return PubAck(
+            str(answer["stream"]), int(answer["seq"]), bool(answer.get("duplicate", False))
+        )
+
+    async def read(
+        self, stream: str, *, seq: int | None = None, last_by_subject: str | None = None
+    ) -> Msg | None:
+        """One stored message by direct get, None when it is not there.
+
+        Its headers carry ``Nats-Sequence``.
+        """
+        query: dict[str, Any]
+        if last_by_subject is not None:
+            query = {"last_by_subj": last_by_subject}
+        else:
+            query = {"seq": seq}
+        message = await self.request(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode())
+        status = (message.headers or {}).get("Status")
+        if status == "404":
+            return None
+        if status is not None:
+            raise JetStreamError(
+                f"Reading from {stream} failed: status {status}.", status=int(status)
+            )
+        return message
+
+
+def translate(error: BaseException, subject: str) -> NatalogError:
+    """One of our errors for one of nats-py's."""
+    if isinstance(error, NoRespondersError):
+        return Unavailable(f"Nobody listens on {subject}.", subject=subject)
+    if isinstance(error, (NatsTimeoutError, asyncio.TimeoutError)):
+        return DeadlineExceeded(f"No answer came on {subject}.", subject=subject)
+    if isinstance(error, MaxPayloadError):
+        return TooLarge(f"The message to {subject} is larger than the server takes.")
+    if isinstance(error, OutboundBufferLimitError):
+        return Unavailable(
+            "The connection to NATS is down and its buffer full.", subject=subject
+        )
+    if isinstance(
+        error, (ConnectionClosedError, ConnectionDrainingError, ConnectionReconnectingError)
+    ):
+        return Unavailable("The connection to NATS is closed.", subject=subject)
+    if "permissions violation" in str(error).lower():
+        return Forbidden(f"NATS forbids {subject}.", subject=subject)
+    return Unavailable(f"NATS failed on {subject}: {error}.", subject=subject)
+
+
+def _check(answer: Mapping[str, Any], what: str) -> None:
+    error = answer.get("error")
+    if error:
+        raise JetStreamError(
+            f"JetStream refused {what}: {error.get('description', 'no reason given')}.",
+            err_code=int(error.get("err_code", 0)),
+            status=int(error.get("code", 0)),
+        )
+
+
+async def _quietly(work: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    """Await ``work``; errors of a connection that goes away are of no interest."""
+    try:
+        await work(*args)
+    except (NatsError, OSError, asyncio.TimeoutError) as error:
+        log.debug("nats, while closing: %s", error)
+
+
+__all__ = [
+    "CONSUMER_NOT_FOUND",
+    "STREAM_NAME_IN_USE",
+    "STREAM_NOT_FOUND",
+    "WRONG_LAST_SEQUENCE",
+    "JetStreamError",
+    "Message",
+    "NatsPort",
+    "PubAck",
+    "translate",
+]

@@ -1,0 +1,248 @@
+"""Reading a stream in order: bounded pulls, every sequence number checked.
+
+nats-py's own ordered consumer drops messages silently when it lags; this reader asks for batches of
+bounded size, notices every gap and every broken connection, and starts again after the last
+message it handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import anyio
+from nats.aio.subscription import Subscription
+
+from natalog.actors.nats_port import Message, NatsPort
+from natalog.core.errors import LogCorrupt, NatalogError, ServiceError
+
+log = logging.getLogger("natalog.reader")
+
+BATCH_MESSAGES = 256
+BATCH_BYTES = 16 * 1024 * 1024
+PULL_EXPIRES_S = 20.0
+"""How long the server keeps one pull open."""
+SILENCE_S = PULL_EXPIRES_S + 3.0
+"""Without message or status for this long, the consumer is taken for lost."""
+CONSUMER_IDLE_S = 60.0
+RETRY_S = 0.2
+
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message of a stream."""
+
+    seq: int
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+
+
+class StreamReader:
+    """Messages of ``stream`` from ``start`` on, for ever, in order.
+
+    ``gaps`` False: a missing sequence number is `LogCorrupt`.  True: messages may have been removed
+    from the stream.
+    """
+
+    def __init__(
+        self, port: NatsPort, stream: str, start: int = 1, *, gaps: bool = False
+    ) -> None:
+        self._port = port
+        self._stream = stream
+        self._next = start
+        self._gaps = gaps
+        self._lost = asyncio.Event()
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next message."""
+        return self._next
+
+    async def messages(self, until: int | None = None) -> AsyncIterator[list[Stored]]:
+        """Batches of at least one message; ends after sequence ``until`` when that is given.
+
+        Connections and consumers that are lost are replaced.  Raises `LogCorrupt` for a hole, and
+        `JetStreamError` when the stream is gone.
+        """
+        suspicious = False
+        while until is None or self._next <= until:
+            session = _Session(self._port, self._stream, self._next, live=until is None)
+            try:
+                await session.open()
+            except ServiceError as error:
+                log.info("reading %s again soon: %s", self._stream, error.message)
+                await anyio.sleep(RETRY_S)
+                continue
+            try:
+                async for batch in session.batches():
+                    handed = []
+                    hole = False
+                    for message in batch:
+                        if message.seq < self._next:
+                            continue
+                        if message.seq > self._next and not self._gaps:
+                            hole = True
+                            break
+                        self._next = message.seq + 1
+                        handed.append(message)
+                    if handed:
+                        suspicious = False
+                        yield handed
+                    if hole:
+                        if suspicious:
+                            self._hole()
+                        suspicious = True
+                        break
+                    if until is not None and self._next > until:
+                        return
+                else:
+                    if session.exhausted and until is not None and self._next <= until:
+                        if self._gaps:
+                            return
+                        if suspicious:
+                            self._hole()
+                        suspicious = True
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await session.close()
+
+    def _hole(self) -> None:
+        raise LogCorrupt(
+            f"Message {self._next} of {self._stream} is missing: the log has a hole.",
+            stream=self._stream,
+            sequence=self._next,
+        )
+
+
+class _Session:
+    """One consumer and one inbox, until either is lost."""
+
+    def __init__(self, port: NatsPort, stream: str, start: int, *, live: bool) -> None:
+        self._port = port
+        self._stream = stream
+        self._start = start
+        self._live = live
+        self._name = f"r{uuid4().hex}"
+        self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._inbox = port.inbox()
+        self._subscription: Subscription | None = None
+        self.exhausted = False
+
+    async def open(self) -> None:
+        self._subscription = await self._port.subscribe(self._inbox, self._queue.put_nowait)
+        self._port.on_reconnect.append(self._on_reconnect)
+        try:
+            await self._port.api(
+                f"CONSUMER.CREATE.{self._stream}.{self._name}",
+                {
+                    "stream_name": self._stream,
+                    "config": {
+                        "name": self._name,
+                        "deliver_policy": "by_start_sequence",
+                        "opt_start_seq": self._start,
+                        "ack_policy": "none",
+                        "mem_storage": True,
+                        "num_replicas": 1,
+                        "inactive_threshold": int(CONSUMER_IDLE_S * _SECOND_NS),
+                    },
+                },
+            )
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.close(delete=False)
+            raise
+
+    async def close(self, *, delete: bool = True) -> None:
+        if self._on_reconnect in self._port.on_reconnect:
+            self._port.on_reconnect.remove(self._on_reconnect)
+        if self._subscription is not None:
+            await self._port.unsubscribe(self._subscription)
+            self._subscription = None
+        if delete and self._port.is_connected:
+            try:
+                await self._port.publish(
+                    f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b""
+                )
+            except NatalogError as error:
+                log.debug("consumer %s stays until it idles out: %s", self._name, error)
+
+    def _on_reconnect(self) -> None:
+        self._queue.put_nowait(None)
+
+    async def _pull(self) -> None:
+        wish: dict[str, Any] = {
+            "batch": BATCH_MESSAGES,
+            "max_bytes": max(BATCH_BYTES, 2 * self._port.max_payload),
+        }
+        if self._live:
+            wish["expires"] = int(PULL_EXPIRES_S * _SECOND_NS)
+        else:
+            wish["no_wait"] = True
+        await self._port.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+            json.dumps(wish).encode(),
+            reply=self._inbox,
+        )
+
+    async def batches(self) -> AsyncIterator[list[Stored]]:
+        """What arrives, as it arrives; ends when the consumer is lost or (not live) at the end."""
+        filled = 0
+        while True:
+            try:
+                await self._pull()
+            except ServiceError:
+                await anyio.sleep(RETRY_S)
+                return
+            received = 0
+            open_pull = True
+            while open_pull and received < BATCH_MESSAGES:
+                message: Message | None = None
+                with anyio.move_on_after(SILENCE_S if self._live else 5.0) as waiting:
+                    message = await self._queue.get()
+                if waiting.cancelled_caught or message is None:
+                    return
+                batch = []
+                while message is not None:
+                    headers = message.headers or {}
+                    status = headers.get("Status")
+                    said = headers.get("Description", "")
+                    if status is None:
+                        batch.append(_stored(message))
+                        received += 1
+                    elif status == "404":
+                        self.exhausted = True
+                        open_pull = False
+                    elif status == "408" or "MaxBytes" in said:
+                        open_pull = False  # expired, or as many bytes as were asked for
+                    elif "Batch Completed" in said:
+                        # it trails a pull that was counted full; otherwise the bytes were full
+                        open_pull = open_pull and filled > 0
+                        filled = max(0, filled - 1)
+                    elif status != "100":
+                        log.info("consumer of %s is lost: status %s", self._stream, status)
+                        if batch:
+                            yield batch
+                        await anyio.sleep(RETRY_S)
+                        return
+                    message = None if self._queue.empty() else self._queue.get_nowait()
+                if batch:
+                    yield batch
+            filled += received >= BATCH_MESSAGES
+            if self.exhausted:
+                return
+
+
+def _stored(message: Message) -> Stored:
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, with
+    # domain and account hash before the stream name on newer servers
+    tokens = message.reply.split(".")
+    seq = int(tokens[5] if len(tokens) == 9 else tokens[7])
+    return Stored(seq, message.subject, message.data, message.headers or {})
