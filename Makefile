@@ -1,0 +1,46 @@
+# Everything works from a fresh clone: the first target that needs it makes a virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test laws check format bench wheel-check clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP)  ## make the virtual environment
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## show what Natalog does, on a nats-server of its own; about a minute
+	@$(BIN)/natalog demo
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest -q
+
+laws: $(STAMP)  ## run only the property tests
+	$(BIN)/python -m pytest -q tests/laws
+
+check: $(STAMP)  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## rewrite the sources in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## measure transactions and point queries through NATS
+	$(BIN)/python bench/service.py
+
+wheel-check: $(STAMP)  ## build the wheel and try it in an empty environment
+	$(BIN)/python .ci/wheel_check.py
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,301 @@
+"""A connection to one branch of a database: transactions in, reports and database values out."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from natalog._shapes import checked_name, time_point, transaction
+from natalog.client.database import Database
+from natalog.client.reports import Feed, follow
+from natalog.client.session import READ, WRITE, Repeat, Session
+from natalog.core.codec import pack
+from natalog.core.errors import BadRequest, DatabaseNotFound, Unavailable
+from natalog.report import Commit, Diff, PublishAck, TxReport, report_from_map
+
+
+class Conn:
+    """One branch of one database; make it with `Client.database`."""
+
+    def __init__(self, session: Session, database: str, branch: str) -> None:
+        self._session = session
+        self.database = database
+        self.branch_name = branch
+        self._seen = 0
+
+    def __repr__(self) -> str:
+        return f"Conn({self.database!r}, branch={self.branch_name!r})"
+
+    # --- transactions --------------------------------------------------------------------------
+
+    async def transact(
+        self,
+        tx_data: Any,
+        tx_meta: Any = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> TxReport:
+        """Apply one transaction and return its report once it is stored durably.
+
+        ``tx_data`` is a list of operations and maps, or EDN text; ``tx_meta`` a map of facts about
+        the transaction (``{"db/txInstant": ...}`` sets its instant).  With an ``id`` the
+        transaction is applied once for ever: it is sent again after a lost connection, and a
+        repeat returns the first report.  Without one, `DeadlineExceeded`, `CommitUnknown` and an
+        `Unavailable` that came while waiting leave open whether it was applied.
+        """
+        data, meta = transaction(tx_data, tx_meta)
+        answer = await self._session.ask(
+            self._subject("transact"),
+            {"tx_data": data, "tx_meta": meta, "id": _checked_id(id)},
+            timeout_s=timeout,
+            repeat=None if id is None else WRITE,
+        )
+        report = report_from_map(answer.body)
+        self._seen = max(self._seen, report.tx)
+        return report
+
+    async def publish(
+        self,
+        tx_data: Any,
+        tx_meta: Any = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> PublishAck:
+        """Hand a transaction over durably, without waiting for its outcome.
+
+        The acknowledgement means that it will be applied or rejected exactly once, even when no
+        transactor is alive now; its report or `Rejection` appears in `reports`.  Publishing the
+        same ``id`` again changes nothing; without an ``id`` a random one is made.
+        """
+        data, meta = transaction(tx_data, tx_meta)
+        name = _checked_id(id) or str(uuid.uuid4())
+        body: dict[str, Any] = {"tx_data": data, "id": name}
+        if meta is not None:
+            body["tx_meta"] = meta
+        limit = self._session.timeout.request_s if timeout is None else timeout
+        try:
+            reply = await self._session.transport.request(
+                self._subject("tx"), pack(body), limit, {"Nats-Msg-Id": name}
+            )
+        except Unavailable as error:
+            if error.data.get("delivered") is False:
+                await self._explain_unserved()
+            raise
+        ack = json.loads(reply.data)
+        if "error" in ack:
+            raise Unavailable(
+                f"the transaction was not stored: {ack['error'].get('description')}", **ack["error"]
+            )
+        return PublishAck(name, int(ack["seq"]), bool(ack.get("duplicate")))
+
+    def reports(self, since: Any = None, *, rejections: bool = False) -> Feed:
+        """Every transaction of the branch as it is committed, in order.
+
+        ``since`` None: from now on (the subscription stands when the first report is asked for);
+        a tx id: first every later transaction from the log, then live, without gap or repetition
+        (0 replays everything).  With ``rejections`` also the published transactions that were
+        refused.
+
+            async for report in conn.reports():
+                print(report.tx, report.tx_data)
+        """
+        start = None if since is None else time_point(since)
+        if isinstance(start, datetime):
+            raise BadRequest("reports start after a transaction id, not at an instant")
+        return follow(self._session, self.database, self.branch_name, start, rejections)
+
+    # --- database values -----------------------------------------------------------------------
+
+    async def db(self, *, timeout: float | None = None) -> Database:
+        """The current database value: immutable, not older than what this connection wrote."""
+        info = await self.info(timeout=timeout)
+        basis = max(int(info["max_tx"]), self._seen)
+        self._seen = basis
+        return Database(self._session, self.database, self.branch_name, basis)
+
+    async def q(self, query: Any, *inputs: Any, **options: Any) -> Any:
+        """Run a query on exactly these inputs; without any, on the current database value.
+
+        Options as for `Database.q`.
+        """
+        db = next((one for one in inputs if isinstance(one, Database)), None)
+        if db is None:
+            db = await self.db()
+        return await db.run(query, inputs or (db,), **options)
+
+    async def info(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """``commit_id``, ``max_tx``, ``max_eid``, ``datoms``, ``config`` and more of the branch."""
+        answer = await self._upkeep("info", {"branch": self.branch_name}, timeout, repeat=READ)
+        return dict(answer)
+
+    # --- branches and commits ------------------------------------------------------------------
+
+    async def branch(
+        self, name: str, *, from_: str | UUID | int | None = None, timeout: float | None = None
+    ) -> None:
+        """Make a branch from this one, or from another branch, a commit id or a tx id."""
+        source = self.branch_name if from_ is None else from_
+        await self._upkeep("branch", {"from": source, "to": checked_name(name, "branch")}, timeout)
+
+    async def branches(self, *, timeout: float | None = None) -> set[str]:
+        """The names of all branches of the database."""
+        answer = await self._upkeep("branches", {}, timeout, repeat=READ)
+        return {_entry_name(entry) for entry in answer["branches"]}
+
+    async def delete_branch(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete a branch; the main branch is refused."""
+        await self._upkeep("delete-branch", {"branch": checked_name(name, "branch")}, timeout)
+
+    async def force_branch(
+        self,
+        name: str,
+        db: Database,
+        *,
+        parents: Iterable[str | UUID],
+        timeout: float | None = None,
+    ) -> None:
+        """Make ``name`` a branch whose head is ``db``, any database value of this database."""
+        body = {
+            "branch": checked_name(name, "branch"),
+            "view": db.view_words(),
+            "parents": list(parents),
+        }
+        await self._upkeep("force-branch", body, timeout)
+
+    async def merge(
+        self,
+        parents: str | UUID | Iterable[str | UUID],
+        tx_data: Any = None,
+        tx_meta: Any = None,
+        *,
+        policy: str | None = None,
+        resolutions: Any = None,
+        timeout: float | None = None,
+    ) -> TxReport:
+        """Merge other branches or commits into this branch.
+
+        With ``tx_data`` the merge consists of exactly these operations; without, the changes of
+        both sides are joined and ``policy`` (``fail``, ``ours``, ``theirs``) decides conflicts.
+        """
+        named = [parents] if isinstance(parents, (str, UUID)) else list(parents)
+        body: dict[str, Any] = {
+            "branch": self.branch_name,
+            "parents": named,
+            "policy": policy,
+            "resolutions": resolutions,
+        }
+        if tx_data is not None:
+            body["tx_data"], body["tx_meta"] = transaction(tx_data, tx_meta)
+        report = report_from_map(await self._upkeep("merge", body, timeout))
+        self._seen = max(self._seen, report.tx)
+        return report
+
+    async def branch_history(
+        self, *, limit: int | None = None, timeout: float | None = None
+    ) -> list[Commit]:
+        """The commits of the branch, newest first."""
+        answer = await self._session.ask(
+            self._subject("history"), {"limit": limit}, timeout_s=timeout, repeat=READ
+        )
+        return [
+            Commit(
+                commit_id=entry["commit_id"],
+                parents=tuple(entry.get("parents") or ()),
+                tx=entry.get("tx"),
+                instant=entry.get("instant"),
+            )
+            for entry in answer.body["result"]
+        ]
+
+    async def commit_db(self, commit_id: UUID, *, timeout: float | None = None) -> Database:
+        """The database value of a commit; `CommitNotFound` or `Erased` when there is none."""
+        db = Database(
+            self._session, self.database, self.branch_name, 0, {"commit": _uuid(commit_id)}
+        )
+        # asking for the schema finds out now, not at the first query, whether the commit exists
+        basis = await db.touch(timeout=timeout)
+        return Database(self._session, self.database, self.branch_name, basis, db.view_words())
+
+    async def diff(self, left: Database, right: Database, *, timeout: float | None = None) -> Diff:
+        """What ``right`` has and ``left`` lacks, and the reverse."""
+        body = {"from": left.view_words(), "to": right.view_words()}
+        answer = await self._session.ask(
+            self._subject("diff"), body, timeout_s=timeout, repeat=READ
+        )
+        found = answer.body["result"]
+        return Diff(
+            added=[tuple(row[:3]) for row in found["added"]],
+            removed=[tuple(row[:3]) for row in found["removed"]],
+        )
+
+    # --- upkeep --------------------------------------------------------------------------------
+
+    async def gc(
+        self,
+        before: datetime | None = None,
+        *,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Free what no kept commit reaches; with ``before`` also commits older than that."""
+        body = {"before": before, "dry_run": dry_run}
+        return dict(await self._upkeep("gc", body, timeout))
+
+    async def erase(self, *, timeout: float | None = None, **what: Any) -> dict[str, Any]:
+        """Remove purged values from the log, snapshots and feeds for good; returns a receipt."""
+        return dict(await self._upkeep("erase", what, timeout))
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _subject(self, endpoint: str) -> str:
+        return self._session.subject(self.database, self.branch_name, endpoint)
+
+    async def _upkeep(
+        self,
+        verb: str,
+        body: dict[str, Any],
+        timeout: float | None,
+        *,
+        repeat: Repeat | None = None,
+    ) -> Any:
+        answer = await self._session.ask(
+            self._session.subject(self.database, "_", verb),
+            body,
+            timeout_s=timeout,
+            repeat=repeat,
+        )
+        return answer.body
+
+    async def _explain_unserved(self) -> None:
+        """A publish found no stream: raise the reason, if a living service knows one."""
+        try:
+            await self.info(timeout=2.0)
+        except DatabaseNotFound:
+            raise
+        except Exception:
+            return
+
+
+def _checked_id(id: str | None) -> str | None:
+    if id is None:
+        return None
+    if not isinstance(id, str) or not id or len(id) > 256 or not id.isprintable():
+        raise BadRequest(f"a transaction id is a printable string, not {id!r}", id=str(id))
+    return id
+
+
+def _entry_name(entry: Any) -> str:
+    return str(entry["branch"]) if isinstance(entry, dict) else str(entry).lstrip(":")
+
+
+def _uuid(value: Any) -> UUID:
+    try:
+        return value if isinstance(value, UUID) else UUID(str(value))
+    except ValueError:
+        raise BadRequest(f"a commit id is a UUID, not {value!r}", commit=str(value)) from None

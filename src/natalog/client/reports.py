@@ -1,0 +1,245 @@
+"""The feed of transaction reports: live, or from the log and then live, without gaps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from natalog.client.log_reader import LogReader, Position
+from natalog.client.session import Session
+from natalog.core.codec import unpack
+from natalog.core.errors import LimitExceeded, NatalogError, error_from_wire
+from natalog.core.limits import LANE_BITS, TX_BASE
+from natalog.core.record import ENTRY_COMMIT, TxRecord
+from natalog.core.record import Rejection as RejectionRecord
+from natalog.core.values import Keyword, ms_instant
+from natalog.report import Rejection, TxReport, rejection_from_map, report_from_map
+
+WAITING_REPORTS_MAX = 100_000
+"""Reports that may wait for a slow reader of a live feed before it fails."""
+
+TX_INSTANT = Keyword("db/txInstant")
+_TRANSACTIONS = ("transaction", "merge")
+_CLOSED = object()
+
+
+class Feed(AsyncIterator[Any]):
+    """Reports as they are committed; iterate over it.
+
+    ``async with`` subscribes at once, so that nothing transacted inside is missed; without it the
+    feed begins when the first report is asked for.
+    """
+
+    def __init__(self, session: Session, database: str, branch: str, rejections: bool) -> None:
+        self._session = session
+        self._database = database
+        self._branch = branch
+        self._rejections = rejections
+        self._source: AsyncIterator[Any] | None = None
+
+    async def __aenter__(self) -> Feed:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> Any:
+        await self.start()
+        while True:
+            assert self._source is not None
+            found = await anext(self._source)
+            if self._rejections or isinstance(found, TxReport):
+                return found
+
+    async def start(self) -> None:
+        """Subscribe, if that has not been done."""
+        if self._source is None:
+            self._source = await self._open()
+
+    async def aclose(self) -> None:
+        """Stop following."""
+        source, self._source = self._source, _nothing()
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _open(self) -> AsyncIterator[Any]:
+        raise NotImplementedError
+
+
+class LiveFeed(Feed):
+    """Reports from now on, as the transactor publishes them.
+
+    A publication can be lost with a connection; a missing transaction number shows it, and the
+    transactions between are then read from the log.
+    """
+
+    def __init__(self, session: Session, database: str, branch: str, rejections: bool) -> None:
+        super().__init__(session, database, branch, rejections)
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._subscription: Subscription | None = None
+        self._overflowed = False
+
+    async def _open(self) -> AsyncIterator[Any]:
+        subject = self._session.subject(self._database, self._branch, "report")
+        self._subscription = await self._session.transport.subscribe(subject, self._on_message)
+        return self._items()
+
+    async def _on_message(self, msg: Msg) -> None:
+        if self._queue.qsize() < WAITING_REPORTS_MAX:
+            self._queue.put_nowait(msg.data)
+        else:
+            self._overflowed = True
+
+    async def _items(self) -> AsyncIterator[Any]:
+        last: int | None = None
+        while (data := await self._queue.get()) is not _CLOSED:
+            if self._overflowed:
+                raise LimitExceeded(
+                    f"more than {WAITING_REPORTS_MAX} reports wait to be read; "
+                    f"go on with reports(since=...)",
+                    since=last,
+                )
+            body = unpack(data)
+            if "rejected" in body:
+                yield rejection_from_map(body)
+                continue
+            report = report_from_map(body)
+            if last is not None and report.tx <= last:
+                continue
+            if last is not None and report.tx != last + 1 and _same_lane(report.tx, last):
+                async for missed in _between(self._reader(), last, report.tx):
+                    yield missed
+            last = report.tx
+            yield report
+
+    def _reader(self) -> LogReader:
+        return LogReader(self._session, self._database, self._branch)
+
+    async def aclose(self) -> None:
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            try:
+                await subscription.unsubscribe()
+            except Exception:
+                self._queue.put_nowait(_CLOSED)
+        self._queue.put_nowait(_CLOSED)
+        await super().aclose()
+
+
+class LogFeed(Feed):
+    """Every transaction after ``since``, read from the log itself, which never skips one."""
+
+    def __init__(
+        self, session: Session, database: str, branch: str, rejections: bool, since: int
+    ) -> None:
+        super().__init__(session, database, branch, rejections)
+        self._since = since
+
+    async def _open(self) -> AsyncIterator[Any]:
+        reader = LogReader(self._session, self._database, self._branch)
+        sequence = await reader.sequence_after(self._since)
+        return self._items(reader, sequence)
+
+    async def _items(self, reader: LogReader, sequence: int) -> AsyncIterator[Any]:
+        async for position in reader.blocks(sequence):
+            for found in _reports_of(position, self._database, self._branch):
+                if isinstance(found, Rejection) or found.tx > self._since:
+                    yield found
+
+
+def follow(
+    session: Session, database: str, branch: str, since: int | None, rejections: bool
+) -> Feed:
+    """The feed that `Conn.reports` promises."""
+    if since is None:
+        return LiveFeed(session, database, branch, rejections)
+    return LogFeed(session, database, branch, rejections, since)
+
+
+async def read_log(
+    session: Session, database: str, branch: str, since: int, limit: int | None = None
+) -> AsyncIterator[TxReport]:
+    """The transactions after ``since`` that the log has now."""
+    reader = LogReader(session, database, branch)
+    end = await reader.last_sequence()
+    start = await reader.sequence_after(since)
+    count = 0
+    async for position in reader.blocks(start, until=end):
+        for found in _reports_of(position, database, branch):
+            if isinstance(found, TxReport) and found.tx > since:
+                if limit is not None and count >= limit:
+                    return
+                count += 1
+                yield found
+
+
+async def _between(reader: LogReader, after: int, before: int) -> AsyncIterator[TxReport]:
+    end = await reader.last_sequence()
+    async for position in reader.blocks(await reader.sequence_after(after), until=end):
+        for found in _reports_of(position, "", ""):
+            if isinstance(found, Rejection) or found.tx <= after:
+                continue
+            if found.tx >= before:
+                return
+            yield found
+
+
+def _reports_of(position: Position, database: str, branch: str) -> Iterator[TxReport | Rejection]:
+    for entry in position.block.entries:
+        if entry.type != ENTRY_COMMIT:
+            refused = RejectionRecord.decode(entry.data)
+            yield Rejection(_error_of(refused), refused.id, database, branch)
+            continue
+        record = TxRecord.decode(entry.data)
+        if record.kind not in _TRANSACTIONS:
+            continue
+        instant = None if record.instant_ms is None else ms_instant(record.instant_ms)
+        meta = dict(record.tx_meta)
+        if instant is not None:
+            meta[TX_INSTANT] = instant
+        yield TxReport(
+            tx=record.tx,
+            instant=instant,
+            commit_id=entry.commit_id,
+            tx_data=list(record.datoms),
+            tempids=dict(record.tempids),
+            tx_meta=meta,
+            purged=len(record.purges),
+            id=record.id,
+            database=database,
+            branch=branch,
+        )
+
+
+def _error_of(record: RejectionRecord) -> NatalogError:
+    return error_from_wire(
+        {
+            "code": record.error_code,
+            "error": record.error_type,
+            "message": f"the transaction was refused: {record.error_code}",
+        }
+    )
+
+
+def _same_lane(left: int, right: int) -> bool:
+    return (left - TX_BASE) >> LANE_BITS == (right - TX_BASE) >> LANE_BITS
+
+
+async def _nothing() -> AsyncIterator[Any]:
+    return
+    yield None

@@ -1,0 +1,128 @@
+"""Requests of the contract over a transport: encode, send, retry where that is safe, decode."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from natalog.client.timeouts import Timeout
+from natalog.client.transport import BASIS_HEADER, ERROR_HEADER, Reply, Transport
+from natalog.core.codec import pack, unpack
+from natalog.core.errors import (
+    Busy,
+    CodecError,
+    CommitUnknown,
+    DeadlineExceeded,
+    Fenced,
+    NatalogError,
+    Unavailable,
+    error_from_wire,
+)
+
+TIMEOUT_HEADER = "Natalog-Timeout-Ms"
+
+RETRYABLE = (Busy, CommitUnknown, Fenced, Unavailable, DeadlineExceeded)
+"""Errors after which the same request may be sent again, if applying it twice does no harm."""
+
+
+class Repeat(NamedTuple):
+    """How a request that does no harm when applied twice is sent again after errors that pass."""
+
+    attempt_s: float
+    """How long one attempt waits for its answer."""
+    unserved_s: float
+    """How long to wait for somebody to serve the subject."""
+
+
+READ = Repeat(attempt_s=float("inf"), unserved_s=0.0)
+WRITE = Repeat(attempt_s=10.0, unserved_s=5.0)
+"""A transaction with an id: also waits for a standby transactor to take over."""
+
+_BACKOFF_MIN_S = 0.05
+_BACKOFF_MAX_S = 1.0
+_GRACE_S = 1.0
+
+
+class Answer(NamedTuple):
+    """A decoded answer and the transaction that it contains, when the service says so."""
+
+    body: Any
+    basis: int | None
+
+
+class Session:
+    """What the client's classes share: the transport, the subject prefix and the timeouts."""
+
+    def __init__(self, transport: Transport, prefix: str, timeout: Timeout) -> None:
+        self.transport = transport
+        self.prefix = prefix
+        self.timeout = timeout
+
+    def subject(self, database: str, branch: str, endpoint: str) -> str:
+        return f"{self.prefix}.{database}.{branch}.{endpoint}"
+
+    async def ask(
+        self,
+        subject: str,
+        body: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        repeat: Repeat | None = None,
+    ) -> Answer:
+        """Send ``body``, return the answer, raise the error that the service describes.
+
+        ``repeat``: the request may be applied twice without harm, so that it is sent again after
+        errors that pass (a full mailbox, a lost connection, a change of the transactor).
+        """
+        limit = self.timeout.request_s if timeout_s is None else timeout_s
+        payload = pack({key: value for key, value in body.items() if value is not None})
+        if repeat is None:
+            return await self._once(subject, payload, limit)
+        return await self._until(subject, payload, limit, repeat)
+
+    async def _once(self, subject: str, payload: bytes, limit_s: float) -> Answer:
+        headers = None
+        if limit_s != self.timeout.request_s:
+            headers = {TIMEOUT_HEADER: str(max(1, int(limit_s * 1000)))}
+        # the service gives up by itself and says why; the own clock is the second line of defence
+        reply = await self.transport.request(subject, payload, limit_s + _GRACE_S, headers)
+        return decode(reply)
+
+    async def _until(self, subject: str, payload: bytes, limit_s: float, repeat: Repeat) -> Answer:
+        began = time.monotonic()
+        backoff = _BACKOFF_MIN_S
+        while True:
+            left = limit_s - (time.monotonic() - began)
+            try:
+                return await self._once(subject, payload, max(0.05, min(left, repeat.attempt_s)))
+            except RETRYABLE as error:
+                spent = time.monotonic() - began
+                unserved = isinstance(error, Unavailable) and error.data.get("delivered") is False
+                patience = min(limit_s, repeat.unserved_s) if unserved else limit_s
+                hint = error.data.get("retry_after_ms")
+                pause = max(backoff, hint / 1000 if isinstance(hint, (int, float)) else 0)
+                if spent + pause >= patience:
+                    raise
+            await asyncio.sleep(pause)
+            backoff = min(backoff * 2, _BACKOFF_MAX_S)
+
+
+def decode(reply: Reply) -> Answer:
+    """The answer of a reply; raises what an error reply describes."""
+    body = unpack(reply.data) if reply.data else None
+    if ERROR_HEADER in reply.headers or "Nats-Service-Error-Code" in reply.headers:
+        raise error_of(body, reply.headers.get(ERROR_HEADER, ""))
+    basis = reply.headers.get(BASIS_HEADER)
+    try:
+        return Answer(body, int(basis) if basis else None)
+    except ValueError:
+        raise CodecError(f"the service sent basis {basis!r}", basis=basis) from None
+
+
+def error_of(body: Any, sentence: str) -> NatalogError:
+    """The error of an error body, or one made from the header's sentence when there is no body."""
+    if isinstance(body, Mapping):
+        return error_from_wire(dict(body))
+    return NatalogError(sentence or "the service sent an error without saying which")

@@ -1,0 +1,1 @@
+"""Readers that turn outside data into transactions: git histories, JSON lines, CSV and EDN."""

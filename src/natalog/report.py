@@ -1,0 +1,109 @@
+"""What a transaction returns, as users see it: the same from a service and a local database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from natalog.core.errors import NatalogError, error_from_wire
+from natalog.core.values import Datom, Keyword
+
+
+@dataclass(frozen=True, slots=True)
+class TxReport:
+    """The outcome of one transaction.
+
+    ``tx_data`` has the datoms in the order of the report: the transaction entity first, then as the
+    operations made them.  ``tempids`` maps what the transaction called its new entities to their
+    ids.  ``repeated`` is true when the transaction's ``id`` had been applied before; nothing was
+    applied again.  ``instant`` is None in a database without history; a speculative transaction
+    has no ``commit_id``.
+    """
+
+    tx: int
+    instant: datetime | None
+    commit_id: UUID | None
+    tx_data: list[Datom]
+    tempids: dict[Any, int]
+    tx_meta: dict[Keyword, Any]
+    purged: int = 0
+    id: str | None = None
+    repeated: bool = False
+    database: str | None = None
+    branch: str | None = None
+
+    def resolve(self, tempid: Any) -> int:
+        """The entity that ``tempid`` became; `KeyError` when the transaction did not use it."""
+        return self.tempids[tempid]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A transaction handed over with ``publish`` that could not be applied."""
+
+    error: NatalogError
+    id: str | None = None
+    database: str | None = None
+    branch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAck:
+    """A transaction is stored, to be applied or rejected; ``duplicate`` if its id was known."""
+
+    id: str
+    sequence: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit of a branch's history."""
+
+    commit_id: UUID
+    parents: tuple[UUID, ...] = ()
+    tx: int | None = None
+    instant: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """How two database values differ: facts ``(e, a, v)`` only in the second, only in the first."""
+
+    added: list[tuple[int, Keyword, Any]] = field(default_factory=list)
+    removed: list[tuple[int, Keyword, Any]] = field(default_factory=list)
+
+
+def datoms_from_rows(rows: Any) -> list[Datom]:
+    """Datoms from rows ``[e a v tx added]``."""
+    return [Datom(row[0], row[1], row[2], row[3], row[4] if len(row) > 4 else True) for row in rows]
+
+
+def report_from_map(body: Mapping[str, Any]) -> TxReport:
+    """The report that a service's answer describes."""
+    return TxReport(
+        tx=body["tx"],
+        instant=body.get("instant"),
+        commit_id=body.get("commit_id"),
+        tx_data=datoms_from_rows(body.get("tx_data") or ()),
+        tempids=dict(body.get("tempids") or {}),
+        tx_meta=dict(body.get("tx_meta") or {}),
+        purged=body.get("purged") or 0,
+        id=body.get("id"),
+        repeated=bool(body.get("repeated")),
+        database=body.get("database"),
+        branch=body.get("branch"),
+    )
+
+
+def rejection_from_map(body: Mapping[str, Any]) -> Rejection:
+    """The rejection that a service's message describes."""
+    return Rejection(
+        error=error_from_wire(dict(body["rejected"])),
+        id=body.get("id"),
+        database=body.get("database"),
+        branch=body.get("branch"),
+    )
