@@ -49,6 +49,8 @@ QUERY_TIMEOUT_S = 30.0
 """Deadline of a query that names none."""
 RULE_DEPTH_MAX = 400
 """Nesting of rule bodies and nested clauses."""
+PARSED_QUERIES_MAX = 1_024
+"""Parsed queries and pull patterns that are kept, each."""
 CLAUSE_NESTING_MAX = 64
 """Levels of ``not``, ``or`` and ``and`` within each other."""
 CONSTANT_NESTING_MAX = 100

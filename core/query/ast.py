@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from natalog.core.values import same_value, value_key
+
 
 @dataclass(frozen=True, slots=True)
 class Var:
@@ -23,9 +25,15 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """A constant as it was read."""
+    """A constant as it was read, in hashable types; equal to the same value of the same class."""
 
     value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and same_value(self.value, other.value)
+
+    def __hash__(self) -> int:
+        return hash(value_key(self.value))
 
 
 @dataclass(frozen=True, slots=True)

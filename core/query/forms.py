@@ -1,0 +1,74 @@
+"""Query forms before they are parsed: what is a variable, a source, a list, a vector.
+
+A form is what the EDN reader makes of query text, or the same in Python data: lists or tuples for
+vectors, `EdnList` for lists in parentheses, `Symbol`, `Keyword`, dicts and plain values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+from natalog.core.errors import LimitExceeded
+from natalog.core.limits import CONSTANT_NESTING_MAX
+from natalog.core.values import EdnList, FrozenMap, Symbol
+
+ELLIPSIS = Symbol("...")
+DOT = Symbol(".")
+BLANK = Symbol("_")
+PERCENT = Symbol("%")
+
+
+def is_sequence(form: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """A vector or a list; named tuples (regular expressions, tagged values) are neither."""
+    return isinstance(form, list) or type(form) in (tuple, EdnList)
+
+
+def is_list(form: object) -> TypeGuard[EdnList]:
+    """A list in parentheses."""
+    return isinstance(form, EdnList)
+
+
+def is_variable(form: object) -> TypeGuard[Symbol]:
+    """A symbol whose name starts with a question mark."""
+    return isinstance(form, Symbol) and form.name.startswith("?")
+
+
+def is_source(form: object) -> TypeGuard[Symbol]:
+    """A symbol whose name starts with a dollar sign."""
+    return isinstance(form, Symbol) and form.name.startswith("$")
+
+
+def is_plain_symbol(form: object) -> TypeGuard[Symbol]:
+    """A symbol that is no variable, no source, neither ``_`` nor ``%``."""
+    return (
+        isinstance(form, Symbol) and form.name[0] not in "?$" and form != BLANK and form != PERCENT
+    )
+
+
+def freeze(form: Any, depth: int = 0) -> Any:
+    """The same constant in hashable types: vectors as tuples, maps as `FrozenMap`.
+
+    Raises `LimitExceeded` where it nests deeper than ``CONSTANT_NESTING_MAX``.
+    """
+    if isinstance(form, (list, tuple)):
+        if depth >= CONSTANT_NESTING_MAX:
+            raise LimitExceeded(
+                f"A constant nests deeper than {CONSTANT_NESTING_MAX} levels",
+                limit=CONSTANT_NESTING_MAX,
+            )
+        items = [freeze(item, depth + 1) for item in form]
+        if isinstance(form, EdnList):
+            return EdnList(items)
+        if type(form) in (list, tuple):
+            return tuple(items)
+        return form
+    if isinstance(form, dict):
+        if depth >= CONSTANT_NESTING_MAX:
+            raise LimitExceeded(
+                f"A constant nests deeper than {CONSTANT_NESTING_MAX} levels",
+                limit=CONSTANT_NESTING_MAX,
+            )
+        return FrozenMap(
+            (freeze(key, depth + 1), freeze(value, depth + 1)) for key, value in form.items()
+        )
+    return frozenset(form) if type(form) is set else form
