@@ -31,7 +31,7 @@ _BULK: Final = 4  # inserts into one leaf from which a merge beats single insert
 class RowTree:
     """An immutable sorted table.  Point access O(log n); `apply` O(touched leaves)."""
 
-    __slots__ = ("_current", "_flat", "count", "fences", "leaves", "open", "width")
+    __slots__ = ("_current", "_distinct", "_flat", "count", "fences", "leaves", "open", "width")
 
     def __init__(
         self, width: int, leaves: list[Ints], fences: list[Fence], count: int, open_: int
@@ -45,6 +45,7 @@ class RowTree:
         """Rows that have not ended."""
         self._flat: Ints | None = None
         self._current: Ints | None = None
+        self._distinct: int | None = None
 
     @classmethod
     def empty(cls, width: int = 4) -> RowTree:
@@ -85,6 +86,15 @@ class RowTree:
             rows = self.flat()
             found = rows[:, rows[3] == OPEN]
             self._current = found
+        return found
+
+    def distinct_first(self) -> int:
+        """How many distinct values the first column has; kept."""
+        found = self._distinct
+        if found is None:
+            column = self.flat()[0]
+            found = int(np.count_nonzero(column[1:] != column[:-1])) + min(len(column), 1)
+            self._distinct = found
         return found
 
     def with_first(self, k1: int) -> Ints:

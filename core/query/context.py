@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from natalog.core.database import Database
@@ -11,6 +11,7 @@ from natalog.core.errors import QueryBinding, QueryLimit, QueryTimeout
 from natalog.core.index.pool import ValuePool
 from natalog.core.limits import QUERY_ROWS_MAX
 from natalog.core.query.ast import Rules
+from natalog.core.query.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,39 +25,16 @@ Source = Database | Rows
 
 
 @dataclass(slots=True)
-class Context:
-    """One run of a query.
+class Budget:
+    """What a query may still spend; shared by all its parts.
 
-    ``expired`` says whether the deadline has passed or the asker is gone (None: never);
-    ``fuel``: rows that operators may still produce.
+    ``expired`` says whether the deadline has passed or the asker is gone (None: never); ``fuel``:
+    rows that operators may still produce.
     """
 
-    sources: Mapping[str, Source]
-    rules: Rules
-    functions: Mapping[str, Callable[..., Any]]
     expired: Callable[[], bool] | None = None
     rows_max: int = QUERY_ROWS_MAX
     fuel: int | None = None
-    pool: ValuePool = field(default_factory=ValuePool)
-    scalars: set[str] = field(default_factory=set)
-    """Variables bound by a scalar input: a lookup ref in one must exist."""
-    trace: list[tuple[str, int | None, int]] | None = None
-    """For ``explain``: clause, estimated rows, actual rows."""
-
-    def source(self, name: str) -> Source:
-        """The source of a name."""
-        found = self.sources.get(name)
-        if found is None:
-            raise QueryBinding(f"The query names the source {name}, which :in does not give.",
-                               source=name)
-        return found
-
-    def database(self, name: str) -> Database:
-        """The source of a name, which must be a database."""
-        found = self.source(name)
-        if not isinstance(found, Database):
-            raise QueryBinding(f"The source {name} is no database.", source=name)
-        return found
 
     def tick(self, rows: int) -> None:
         """Account for ``rows`` produced; raises when a limit is passed."""
@@ -72,3 +50,49 @@ class Context:
                 raise QueryLimit("The query used up its fuel.", limit="fuel")
         if self.expired is not None and self.expired():
             raise QueryTimeout("The deadline of the query passed.")
+
+
+@dataclass(slots=True)
+class Context:
+    """One run of a query; a rule body runs in one of its own, with another ``$``."""
+
+    sources: Mapping[str, Source]
+    rules: Rules
+    functions: Registry
+    budget: Budget = field(default_factory=Budget)
+    pool: ValuePool = field(default_factory=ValuePool)
+    scalars: set[str] = field(default_factory=set)
+    """Variables bound by a scalar input: a lookup ref in one must exist."""
+    readiness: dict[tuple[str, frozenset[int]], bool] = field(default_factory=dict)
+    """Whether a rule can run with some of its arguments bound."""
+    groups: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The recursive group of each rule that was asked for."""
+    fixpoint: Any = None
+    """The recursion that is being solved (`natalog.core.query.rules.Fixpoint`), if any."""
+
+    def source(self, name: str) -> Source:
+        """The source of a name."""
+        found = self.sources.get(name)
+        if found is None:
+            raise QueryBinding(
+                f"The query names the source {name}, which :in does not give.", source=name
+            )
+        return found
+
+    def database(self, name: str) -> Database:
+        """The source of a name, which must be a database."""
+        found = self.source(name)
+        if not isinstance(found, Database):
+            raise QueryBinding(f"The source {name} is no database.", source=name)
+        return found
+
+    def tick(self, rows: int) -> None:
+        """See `Budget.tick`."""
+        self.budget.tick(rows)
+
+    def with_source(self, source: str) -> Context:
+        """The same run where ``$`` means ``source``: a rule body of a call on it."""
+        sources = self.sources
+        if source != "$":
+            sources = {**sources, "$": self.source(source)}
+        return replace(self, sources=sources, scalars=set())

@@ -1,0 +1,181 @@
+"""Running a query: parse, check, bind the inputs, solve the clauses, shape the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from natalog.core.database import Database
+from natalog.core.errors import QueryBinding, QueryLimit, QueryWhere
+from natalog.core.limits import QUERY_ROWS_MAX
+from natalog.core.query.ast import (
+    BindScalar,
+    Call,
+    Clause,
+    InBinding,
+    InRules,
+    InSource,
+    Not,
+    Or,
+    Query,
+    Rules,
+)
+from natalog.core.query.bind import as_collection, bind
+from natalog.core.query.builtin_rules import with_builtins
+from natalog.core.query.context import Budget, Context, Rows, Source
+from natalog.core.query.forms import freeze
+from natalog.core.query.functions import FUNCTIONS
+from natalog.core.query.parse import parse_query
+from natalog.core.query.parse_options import UNSET, with_options
+from natalog.core.query.parse_rules import check_rules, parse_rules
+from natalog.core.query.registry import EMPTY, Registry
+from natalog.core.query.relation import Relation, empty
+from natalog.core.query.result import QueryResult, answer, find_vars
+from natalog.core.query.solve import check_bindable, solve
+from natalog.core.values import make_set
+
+
+def q(
+    query: Any,
+    *inputs: Any,
+    limit: Any = UNSET,
+    offset: Any = UNSET,
+    order_by: Any = UNSET,
+    functions: Registry = EMPTY,
+    expired: Callable[[], bool] | None = None,
+    rows_max: int = QUERY_ROWS_MAX,
+    fuel: int | None = None,
+) -> QueryResult:
+    """The answer of ``query`` (text, vector or map) on ``inputs``, in the order of ``:in``.
+
+    A source is a `Database` or a collection of tuples.  ``limit``, ``offset`` and ``order_by`` are
+    the options of the query language; ``expired`` tells when to give up, ``rows_max`` bounds
+    every intermediate result and ``fuel`` all of them together.
+
+    Raises `QueryError` of the kind that fits, before anything runs where it can.
+    """
+    parsed = with_options(parse_query(query), limit, offset, order_by)
+    budget = Budget(expired, rows_max, fuel)
+    try:
+        return _run(parsed, inputs, functions, budget)
+    except RecursionError:
+        raise QueryLimit("The query nests too deeply.", limit="depth") from None
+
+
+def nested(ctx: Context, query: Any, inputs: Sequence[Any]) -> Any:
+    """The answer of a query within a query, as a value."""
+    try:
+        parsed = parse_query(query)
+    except RecursionError:
+        raise QueryLimit("The query nests too deeply.", limit="depth") from None
+    result = _run(parsed, inputs, ctx.functions, ctx.budget)
+    if result.kind == "set":
+        return frozenset(result.rows) if _all_differ(result.rows) else make_set(result.rows)
+    found = result.python()
+    if isinstance(found, list):
+        return freeze(found) if found else None
+    return found
+
+
+def _all_differ(rows: list[tuple[Any, ...]]) -> bool:
+    return len(set(rows)) == len(rows)
+
+
+def _run(query: Query, inputs: Sequence[Any], functions: Registry, budget: Budget) -> QueryResult:
+    ctx, parts = _prepared(query, inputs, functions, budget)
+    names = find_vars(query)
+    wanted = frozenset(names)
+    bound = frozenset(name for part in parts for name in part.columns)
+    missing = sorted(wanted - check_bindable(ctx, query.where, bound))
+    if missing:
+        raise QueryWhere(f"{', '.join(missing)} of :find are not bound.", variables=missing)
+    solved = solve(ctx, query.where, parts, wanted)
+    return answer(ctx, query, _together(ctx, solved, names))
+
+
+def _together(ctx: Context, parts: list[Relation], names: list[str]) -> Relation:
+    """The product of what was found, for the variables of ``:find`` and ``:with``."""
+    if any(not part.count for part in parts):
+        return empty(names, ctx.pool)
+    found = Relation({}, 1)
+    for part in parts:
+        kept = [name for name in part.columns if name in names]
+        if kept:
+            slim = part if len(kept) == len(part.columns) else part.project(kept)
+            ctx.tick(found.count * slim.count)
+            found = found.product(slim)
+    return found
+
+
+def _prepared(
+    query: Query, inputs: Sequence[Any], functions: Registry, budget: Budget
+) -> tuple[Context, list[Relation]]:
+    """The context of a run and the relations that its inputs bind."""
+    if len(inputs) != len(query.inputs):
+        raise QueryBinding(
+            f"The query takes {len(query.inputs)} inputs, not {len(inputs)}.",
+            expected=len(query.inputs),
+            given=len(inputs),
+        )
+    sources: dict[str, Source] = {}
+    rules: Rules = {}
+    for declared, value in zip(query.inputs, inputs, strict=True):
+        if isinstance(declared, InSource):
+            sources[declared.name] = _source(declared.name, value)
+        elif isinstance(declared, InRules):
+            rules = parse_rules(value)
+    rules = with_builtins(rules)
+    check_rules(rules, query.where, sources)
+    _check_functions(query.where, functions)
+    for bodies in rules.values():
+        for body in bodies:
+            _check_functions(body.clauses, functions)
+    ctx = Context(sources, rules, functions, budget)
+    parts: list[Relation] = []
+    for declared, value in zip(query.inputs, inputs, strict=True):
+        if not isinstance(declared, InBinding):
+            continue
+        if isinstance(declared.binding, BindScalar):
+            ctx.scalars.add(declared.binding.var.name)
+        parts.append(bind(declared.binding, freeze(value), ctx.pool))
+    return ctx, parts
+
+
+def _source(name: str, value: Any) -> Source:
+    if isinstance(value, Database):
+        return value
+    if isinstance(value, (str, bytes)) or value is None:
+        raise QueryBinding(
+            f"The source {name} must be a database or a collection, not {value!r}.", source=name
+        )
+    rows = []
+    for row in as_collection(value):
+        if not isinstance(row, (list, tuple)):
+            raise QueryBinding(f"A row of the source {name} is no tuple: {row!r}.", source=name)
+        rows.append(tuple(freeze(item) for item in row))
+    return Rows(rows)
+
+
+def _check_functions(clauses: Iterable[Clause], functions: Registry) -> None:
+    """Refuse functions that do not exist, or not with so many arguments."""
+    for clause in clauses:
+        if isinstance(clause, Call):
+            builtin = FUNCTIONS.get(clause.function)
+            if builtin is not None:
+                if not builtin.accepts(len(clause.args)):
+                    raise QueryWhere(
+                        f"{clause.function} does not take {len(clause.args)} arguments.",
+                        function=clause.function,
+                    )
+            elif clause.function != "q" and functions.get(clause.function) is None:
+                raise QueryWhere(
+                    f"There is no function or predicate {clause.function}.",
+                    function=clause.function,
+                )
+        elif isinstance(clause, Not):
+            _check_functions(clause.clauses, functions)
+        elif isinstance(clause, Or):
+            for branch in clause.branches:
+                _check_functions(branch, functions)
+
+

@@ -1,0 +1,285 @@
+"""From rows of variables to the answer: grouping, aggregates, pulls, order, limit, shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from natalog.core.errors import QueryFunction, QueryWhere
+from natalog.core.index.encoding import doubles
+from natalog.core.index.pool import Ints
+from natalog.core.pull import pull, pull_many
+from natalog.core.query.aggregates import AGGREGATES
+from natalog.core.query.ast import (
+    Const,
+    FindAggregate,
+    FindElement,
+    FindPull,
+    FindVar,
+    Query,
+    Var,
+)
+from natalog.core.query.column import Column, packed
+from natalog.core.query.context import Context
+from natalog.core.query.relation import Relation
+from natalog.core.values import make_set, sort_key, value_key
+
+_SUM_SAFE = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """An answer.
+
+    ``kind``: ``"set"`` (a relation as a set of tuples), ``"rows"`` (a list of tuples),
+    ``"collection"`` (a list of values), ``"tuple"`` (one row or None), ``"scalar"`` (one value or
+    None) or ``"maps"`` (a list of dicts).  ``rows``: the tuples, each once where the kind is a set.
+    """
+
+    kind: str
+    rows: list[tuple[Any, ...]]
+    keys: tuple[Any, ...] | None = None
+
+    def python(self) -> Any:
+        """The answer as Python values of the shape that ``kind`` says."""
+        if self.kind == "set":
+            return make_set(self.rows)
+        if self.kind == "rows":
+            return self.rows
+        if self.kind == "collection":
+            return [row[0] for row in self.rows]
+        if self.kind == "tuple":
+            return self.rows[0] if self.rows else None
+        if self.kind == "scalar":
+            return self.rows[0][0] if self.rows else None
+        assert self.keys is not None
+        return [dict(zip(self.keys, row, strict=True)) for row in self.rows]
+
+
+def find_vars(query: Query) -> list[str]:
+    """The variables that ``:find`` and ``:with`` need, each once."""
+    names: list[str] = []
+    for element in query.find:
+        names.append(element.var.name)
+        if isinstance(element, FindAggregate):
+            names.extend(param.name for param in element.params if isinstance(param, Var))
+        elif isinstance(element, FindPull) and isinstance(element.pattern, Var):
+            names.append(element.pattern.name)
+    names.extend(var.name for var in query.with_vars)
+    return list(dict.fromkeys(names))
+
+
+def answer(ctx: Context, query: Query, found: Relation) -> QueryResult:
+    """The answer of a query whose clauses gave ``found`` (the columns of `find_vars`)."""
+    aggregates = any(isinstance(element, FindAggregate) for element in query.find)
+    pulls = any(isinstance(element, FindPull) for element in query.find)
+    if aggregates:
+        columns = _grouped(ctx, query, found.distinct())
+    else:
+        if not _is_plain(query):
+            found = found.distinct()
+        columns = [_element_values(ctx, query, element, found) for element in query.find]
+    rows: list[tuple[Any, ...]] = list(zip(*columns, strict=True))
+    ctx.tick(len(rows))
+    if _is_plain(query) and not pulls:
+        rows = _distinct_rows(rows)
+    return _shaped(query, rows, listed=aggregates or pulls or bool(query.with_vars))
+
+
+def _is_plain(query: Query) -> bool:
+    """Whether equal rows count once."""
+    return not query.with_vars and all(isinstance(element, FindVar) for element in query.find)
+
+
+def _distinct_rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Equal rows once, in the order of their first; 1, 1.0 and true are not equal."""
+    plain = dict.fromkeys(rows)
+    if len(plain) == len(rows):
+        return rows
+    classes = [set(map(type, column)) for column in zip(*plain, strict=True)]
+    if all(len(found) == 1 and not found & _NESTED for found in classes):
+        if all(
+            len(set(map(type, column))) == 1 for column in zip(*rows, strict=True)
+        ):
+            return list(plain)
+    return list({value_key(row): row for row in reversed(rows)}.values())[::-1]
+
+
+_NESTED = {tuple, frozenset, dict}
+
+
+def _element_values(
+    ctx: Context, query: Query, element: FindElement, found: Relation
+) -> list[Any]:
+    if isinstance(element, FindVar):
+        return found.columns[element.var.name].values()
+    assert isinstance(element, FindPull)
+    return _pulled(ctx, element, found.columns[element.var.name], found)
+
+
+def _pulled(ctx: Context, element: FindPull, column: Column, found: Relation) -> list[Any]:
+    db = ctx.database(element.source)
+    refs = column.values()
+    if isinstance(element.pattern, Const):
+        return pull_many(db, element.pattern.value, refs, functions=ctx.functions)
+    patterns = found.columns[element.pattern.name].values()
+    return [
+        pull(db, pattern, ref, functions=ctx.functions)
+        for pattern, ref in zip(patterns, refs, strict=True)
+    ]
+
+
+# --- aggregates ------------------------------------------------------------------------------------------
+
+
+def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
+    """Columns of the find elements, one entry a group; no groups where nothing was found."""
+    if not found.count:
+        return [[] for _ in query.find]
+    keys = [e.var.name for e in query.find if not isinstance(e, FindAggregate)]
+    names = list(dict.fromkeys(keys))
+    if names:
+        key = packed([found.columns[name].data for name in names])
+        _, first, groups = np.unique(key, return_index=True, return_inverse=True)
+        count = len(first)
+    else:
+        first = np.zeros(1, dtype=np.int64)
+        groups = np.zeros(found.count, dtype=np.int64)
+        count = 1
+    leaders = found.take(first.astype(np.int64))
+    columns: list[list[Any]] = []
+    split: dict[str, list[list[Any]]] = {}
+    for element in query.find:
+        if not isinstance(element, FindAggregate):
+            columns.append(_element_values(ctx, query, element, leaders))
+            continue
+        column = found.columns[element.var.name]
+        fast = _fast_aggregate(element, column, groups, count)
+        if fast is not None:
+            columns.append(fast)
+            continue
+        lists = split.get(element.var.name)
+        if lists is None:
+            lists = _split(column.values(), groups, count)
+            split[element.var.name] = lists
+        params = [_parameter(param, found) for param in element.params]
+        apply = _aggregate(ctx, element.name)
+        columns.append([apply(values, *params) for values in lists])
+    return columns
+
+
+def _split(values: list[Any], groups: Ints, count: int) -> list[list[Any]]:
+    lists: list[list[Any]] = [[] for _ in range(count)]
+    for value, group in zip(values, groups.tolist(), strict=True):
+        lists[group].append(value)
+    return lists
+
+
+def _parameter(param: Any, found: Relation) -> Any:
+    if isinstance(param, Const):
+        return param.value
+    assert isinstance(param, Var)
+    return found.columns[param.name].take(np.zeros(1, dtype=np.int64)).values()[0]
+
+
+def _aggregate(ctx: Context, name: str) -> Callable[..., Any]:
+    known = AGGREGATES.get(name)
+    if known is not None:
+        return known.apply
+    registered = ctx.functions.aggregate(name)
+    if registered is None:
+        raise QueryWhere(f"There is no aggregate {name}.", aggregate=name)
+
+    def apply(values: list[Any], *params: Any) -> Any:
+        try:
+            return registered(*params, values)
+        except Exception as error:
+            raise QueryFunction(f"The aggregate {name} failed: {error}.", function=name) from error
+
+    return apply
+
+
+def _fast_aggregate(
+    element: FindAggregate, column: Column, groups: Ints, count: int
+) -> list[Any] | None:
+    """Counts, sums, averages, minima and maxima of typed columns; None where it takes more."""
+    if element.params:
+        return None
+    name = element.name
+    if name == "count":
+        counts: list[Any] = np.bincount(groups, minlength=count).tolist()
+        return counts
+    if column.kind == "long":
+        data: Any = column.data
+        top = int(np.abs(data).max()) if len(data) else 0
+        if name in ("sum", "avg") and top * len(data) >= _SUM_SAFE:
+            return None
+    elif column.kind == "double":
+        data = doubles(column.data)
+        if not np.isfinite(data).all():
+            return None
+    else:
+        return None
+    if name in ("sum", "avg"):
+        if column.kind == "long":
+            totals = np.zeros(count, dtype=np.int64)
+            if top < 2**53 // max(len(data), 1):
+                totals = np.bincount(groups, weights=data, minlength=count).astype(np.int64)
+            else:
+                np.add.at(totals, groups, data)
+        else:
+            totals = np.bincount(groups, weights=data, minlength=count)
+        if name == "sum":
+            return totals.tolist()  # type: ignore[no-any-return]
+        sizes = np.bincount(groups, minlength=count)
+        return (totals / sizes).tolist()  # type: ignore[no-any-return]
+    if name in ("min", "max"):
+        operate = np.minimum if name == "min" else np.maximum
+        firsts = np.unique(groups, return_index=True)[1]
+        best = column.data[firsts].copy()
+        operate.at(best, groups, column.data)
+        return Column(column.kind, column.pool, best).values()
+    return None
+
+
+# --- order, limit, shape ---------------------------------------------------------------------------------
+
+
+def _shaped(query: Query, rows: list[tuple[Any, ...]], *, listed: bool) -> QueryResult:
+    if query.order_by is not None:
+        for key in reversed(query.order_by):
+            column = key.column
+            rows = _sorted(rows, column, descending=key.descending)
+    start = query.offset or 0
+    if start:
+        rows = rows[start:]
+    if query.limit is not None:
+        rows = rows[: query.limit]
+    if query.return_map is not None:
+        return QueryResult("maps", rows, query.return_map.keys)
+    if query.kind == "collection":
+        return QueryResult("collection", rows)
+    if query.kind in ("tuple", "scalar"):
+        return QueryResult(query.kind, rows[:1])
+    if query.order_by is not None or listed:
+        return QueryResult("rows", rows)
+    return QueryResult("set", rows)
+
+
+def _sorted(
+    rows: list[tuple[Any, ...]], column: int, *, descending: bool
+) -> list[tuple[Any, ...]]:
+    """Stable order by one column, nil last in either direction."""
+    there = [row for row in rows if row[column] is not None]
+    absent = [row for row in rows if row[column] is None]
+    values = {type(row[column]) for row in there}
+    if len(values) == 1 and values <= {int, bool}:
+        there.sort(key=lambda row: row[column], reverse=descending)
+    else:
+        there.sort(key=lambda row: sort_key(row[column]), reverse=descending)
+    return there + absent
+
+

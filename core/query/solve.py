@@ -1,0 +1,331 @@
+"""Solving clauses: which clause comes next, and what it does to the rows so far.
+
+The state is a list of relations that share no variable.  At every step the clause that promises
+the fewest rows runs, judged by exact counts of the indexes and the sizes reached so far; variables
+that nobody needs any more are dropped at once, which keeps intermediate results small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from natalog.core.database import Database
+from natalog.core.errors import QueryWhere
+from natalog.core.query.ast import Call, Clause, Const, Not, Or, Pattern, RuleCall, Var
+from natalog.core.query.bind import binding_vars
+from natalog.core.query.calls import call_vars, run_call
+from natalog.core.query.context import Context
+from natalog.core.query.estimate import estimate
+from natalog.core.query.relation import Relation, empty, union
+from natalog.core.query.scan import match_pattern, pattern_vars
+
+_LATER = float("inf")
+
+
+def clause_vars(clause: Clause) -> frozenset[str]:
+    """The variables through which a clause meets the rest of the query."""
+    if isinstance(clause, Pattern):
+        return frozenset(pattern_vars(clause))
+    if isinstance(clause, Call):
+        bound = binding_vars(clause.binding) if clause.binding is not None else []
+        return frozenset([*call_vars(clause), *bound])
+    if isinstance(clause, RuleCall):
+        return frozenset(arg.name for arg in clause.args if isinstance(arg, Var))
+    if isinstance(clause, Not):
+        if clause.vars is not None:
+            return frozenset(var.name for var in clause.vars)
+        return all_vars(clause.clauses)
+    if clause.vars is not None:
+        return frozenset(var.name for var in (*clause.required, *clause.vars))
+    return frozenset(name for branch in clause.branches for name in all_vars(branch))
+
+
+def all_vars(clauses: Iterable[Clause]) -> frozenset[str]:
+    """The variables of several clauses."""
+    return frozenset(name for clause in clauses for name in clause_vars(clause))
+
+
+def outputs(clause: Clause) -> frozenset[str]:
+    """The variables that a clause can bind."""
+    if isinstance(clause, Not):
+        return frozenset()
+    if isinstance(clause, Call):
+        return frozenset(binding_vars(clause.binding) if clause.binding is not None else ())
+    return clause_vars(clause)
+
+
+# --- what can run --------------------------------------------------------------------------------------
+
+
+def check_bindable(ctx: Context, clauses: Sequence[Clause], bound: frozenset[str]) -> frozenset[str]:
+    """The variables bound once all clauses have run in some order.
+
+    Raises `QueryWhere` when some clause can never run: its variables stay unbound.
+    """
+    remaining = list(clauses)
+    while remaining:
+        for clause in remaining:
+            others = [other for other in remaining if other is not clause]
+            if ready(ctx, clause, bound, others):
+                bound = bound | outputs(clause)
+                remaining = others
+                break
+        else:
+            raise _insufficient(remaining, bound)
+    return bound
+
+
+def _insufficient(clauses: Sequence[Clause], bound: frozenset[str]) -> QueryWhere:
+    free = sorted(
+        name
+        for clause in clauses
+        for name in (clause_vars(clause) - outputs(clause) or clause_vars(clause))
+        if name not in bound
+    )
+    names = ", ".join(dict.fromkeys(free)) or "the variables of a clause"
+    return QueryWhere(
+        f"Cannot resolve any more clauses: insufficient bindings, {names} not bound.",
+        variables=list(dict.fromkeys(free)),
+    )
+
+
+def ready(
+    ctx: Context, clause: Clause, bound: frozenset[str], others: Sequence[Clause]
+) -> bool:
+    """Whether a clause can run once ``bound`` is known; ``others`` may still bind more."""
+    if isinstance(clause, Pattern):
+        return True
+    if isinstance(clause, Call):
+        return all(name in bound for name in call_vars(clause))
+    if isinstance(clause, Not):
+        names = clause_vars(clause)
+        later = frozenset(name for other in others for name in outputs(other))
+        if clause.vars is not None:
+            return names <= bound
+        return not (names & later) - bound and bool(names & bound)
+    if isinstance(clause, Or):
+        if not all(var.name in bound for var in clause.required):
+            return False
+        return all(
+            _binds(ctx, branch, clause_vars(clause) & bound, clause_vars(clause))
+            for branch in clause.branches
+        )
+    return _rule_ready(ctx, clause, bound)
+
+
+def _binds(
+    ctx: Context, clauses: Sequence[Clause], bound: frozenset[str], wanted: frozenset[str]
+) -> bool:
+    try:
+        return wanted <= check_bindable(ctx, clauses, bound)
+    except QueryWhere:
+        return False
+
+
+def _rule_ready(ctx: Context, call: RuleCall, bound: frozenset[str]) -> bool:
+    spots = frozenset(
+        spot
+        for spot, arg in enumerate(call.args)
+        if isinstance(arg, Const) or (isinstance(arg, Var) and arg.name in bound)
+    )
+    key = (call.name, spots)
+    known = ctx.readiness.get(key)
+    if known is not None:
+        return known
+    ctx.readiness[key] = True  # a recursive call inside is as ready as the call itself
+    verdict = True
+    for rule in ctx.rules.get(call.name, ()):
+        params = [var.name for var in rule.params]
+        given = frozenset(params[spot] for spot in spots)
+        if not all(var.name in given for var in rule.required):
+            verdict = False
+            break
+        if not _binds(ctx, rule.clauses, given, frozenset(params)):
+            verdict = False
+            break
+    ctx.readiness[key] = verdict
+    return verdict
+
+
+# --- running --------------------------------------------------------------------------------------------
+
+
+class _State:
+    """Relations that share no variable."""
+
+    def __init__(self, parts: Iterable[Relation]) -> None:
+        self.parts = [part for part in parts if part.columns or not part.count]
+
+    @property
+    def bound(self) -> frozenset[str]:
+        return frozenset(name for part in self.parts for name in part.columns)
+
+    @property
+    def dead(self) -> bool:
+        return any(not part.count for part in self.parts)
+
+    def size(self, names: frozenset[str]) -> int:
+        """The rows that joining the parts with these variables makes."""
+        total = 1
+        for part in self.parts:
+            if not names.isdisjoint(part.columns):
+                total *= part.count
+        return total
+
+    def gather(self, names: frozenset[str]) -> Relation:
+        """Take out the parts with these variables, as one relation."""
+        taken = [part for part in self.parts if not names.isdisjoint(part.columns)]
+        self.parts = [part for part in self.parts if names.isdisjoint(part.columns)]
+        found = Relation({}, 1)
+        for part in sorted(taken, key=lambda part: part.count):
+            found = found.product(part)
+        return found
+
+    def put(self, relation: Relation, needed: frozenset[str]) -> None:
+        """Add the outcome of a clause without the variables that nobody needs."""
+        kept = [name for name in relation.columns if name in needed]
+        if len(kept) < len(relation.columns):
+            relation = relation.project(kept)
+        if relation.columns or not relation.count:
+            self.parts.append(relation)
+
+
+def solve(
+    ctx: Context,
+    clauses: Sequence[Clause],
+    parts: Iterable[Relation],
+    needed: frozenset[str],
+) -> list[Relation]:
+    """Run all clauses on the relations given; the variables ``needed`` survive.
+
+    Returns relations that share no variable; one without rows means that nothing was found.
+    Raises `QueryWhere` when the clauses left cannot run.
+    """
+    state = _State(parts)
+    remaining = list(clauses)
+    while remaining:
+        if state.dead:
+            check_bindable(ctx, remaining, state.bound)
+            return [empty(sorted(needed), ctx.pool)]
+        clause = _next(ctx, remaining, state)
+        remaining.remove(clause)
+        keep = needed.union(*map(clause_vars, remaining)) if remaining else needed
+        bound = state.gather(clause_vars(clause))
+        state.put(run_clause(ctx, clause, bound), keep)
+    if state.dead:
+        return [empty(sorted(needed), ctx.pool)]
+    return state.parts
+
+
+def solved(
+    ctx: Context, clauses: Sequence[Clause], seed: Relation, names: Sequence[str]
+) -> Relation:
+    """Run clauses on one relation; the rows for ``names``, each once."""
+    parts = solve(ctx, clauses, [seed] if seed.columns else [], frozenset(names))
+    if any(not part.count for part in parts):
+        return empty(names, ctx.pool)
+    found = Relation({}, 1)
+    for part in parts:
+        kept = [name for name in part.columns if name in names]
+        found = found.product(part.project(kept))
+    missing = [name for name in names if name not in found.columns]
+    if missing:
+        raise QueryWhere(
+            f"Insufficient bindings: {', '.join(missing)} not bound.", variables=missing
+        )
+    return found.distinct()
+
+
+def run_clause(ctx: Context, clause: Clause, bound: Relation) -> Relation:
+    """The rows of ``bound`` joined with one clause."""
+    if isinstance(clause, Pattern):
+        found = match_pattern(ctx, clause, bound)
+    elif isinstance(clause, Call):
+        found = run_call(ctx, clause, bound)
+    elif isinstance(clause, Not):
+        found = _run_not(ctx, clause, bound)
+    elif isinstance(clause, Or):
+        found = _run_or(ctx, clause, bound)
+    else:
+        from natalog.core.query.rules import run_rule_call
+
+        found = run_rule_call(ctx, clause, bound)
+    ctx.tick(found.count)
+    return found
+
+
+def _run_not(ctx: Context, clause: Not, bound: Relation) -> Relation:
+    shared = [name for name in bound.columns if name in clause_vars(clause)]
+    seed = bound.project(shared)
+    return bound.without(solved(ctx, clause.clauses, seed, shared))
+
+
+def _run_or(ctx: Context, clause: Or, bound: Relation) -> Relation:
+    names = sorted(clause_vars(clause))
+    shared = [name for name in names if name in bound.columns]
+    seed = bound.project(shared)
+    found = union(
+        [solved(ctx, branch, seed, names) for branch in clause.branches], names, ctx.pool
+    )
+    if not names:
+        return bound if found.count else bound.take(np.zeros(bound.count, dtype=np.bool_))
+    return bound.join(found)
+
+
+# --- choosing -------------------------------------------------------------------------------------------
+
+
+def _next(ctx: Context, remaining: list[Clause], state: _State) -> Clause:
+    """The clause that promises the fewest rows; raises when none can run."""
+    if len(remaining) == 1 and isinstance(remaining[0], Pattern):
+        return remaining[0]
+    bound = state.bound
+    best: Clause | None = None
+    cost = _LATER
+    for clause in remaining:
+        others = [other for other in remaining if other is not clause]
+        if not ready(ctx, clause, bound, others):
+            continue
+        price = _price(ctx, clause, state, bound)
+        if price < cost or best is None:
+            best, cost = clause, price
+    if best is None:
+        raise _insufficient(remaining, bound)
+    return best
+
+
+def _price(ctx: Context, clause: Clause, state: _State, bound: frozenset[str]) -> float:
+    names = clause_vars(clause)
+    rows = state.size(names)
+    if isinstance(clause, Call):
+        # A filter costs nothing where its rows exist already, and a product where they do not.
+        touched = sum(1 for part in state.parts if not names.isdisjoint(part.columns))
+        return 0.0 if touched <= 1 else float(rows)
+    if isinstance(clause, Pattern):
+        return estimate(ctx, clause, state.parts)
+    if isinstance(clause, Not):
+        return float(rows) + 0.5
+    if isinstance(clause, Or):
+        total = 0.0
+        for branch in clause.branches:
+            found = [_price(ctx, part, state, bound) for part in branch]
+            total += min(found) if found else 1.0
+        return total + 0.5
+    return _rule_price(ctx, clause, rows, bound)
+
+
+def _rule_price(ctx: Context, call: RuleCall, rows: int, bound: frozenset[str]) -> float:
+    """Rules run late unless an argument is bound, and then like a join with some fan-out."""
+    given = sum(
+        1
+        for arg in call.args
+        if isinstance(arg, Const) or (isinstance(arg, Var) and arg.name in bound)
+    )
+    if given:
+        return rows * 8.0
+    source = ctx.sources.get(call.source)
+    return float(len(source)) if isinstance(source, Database) else 1e6
+
+
