@@ -152,7 +152,8 @@ class Schema:
     plans: dict[Keyword, Any]
     """Scratch space of the transaction processor: what it derived from an attribute."""
 
-    def __init__(self, props: Mapping[int, Props]) -> None:
+    def __init__(self, props: Mapping[int, Props], before: Schema | None = None) -> None:
+        """``before``: a schema whose attributes are kept, as objects, where their facts are."""
         attributes: dict[Keyword, Attribute] = {}
         by_eid: dict[int, Keyword] = {}
         composites: dict[Keyword, tuple[Attribute, ...]] = {}
@@ -163,7 +164,10 @@ class Schema:
             ident = names[-1]
             by_eid[eid] = ident
             if not SHAPE.isdisjoint(own):
-                attribute = attribute_of(eid, own)
+                if before is not None and before._props.get(eid) is own:
+                    attribute = before._attributes[ident]
+                else:
+                    attribute = attribute_of(eid, own)
                 attributes[ident] = attribute
                 for part in attribute.tuple_attrs or ():
                     composites[part] = (*composites.get(part, ()), attribute)
@@ -228,7 +232,7 @@ class Schema:
                 props[e] = own
             else:
                 props.pop(e, None)
-        return Schema(props)
+        return Schema(props, self)
 
     def _drop(
         self,

@@ -1,0 +1,181 @@
+"""One transaction, from what a client wrote to what the log records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Final
+
+from natalog.core.errors import TransactSchema, TransactSyntax, ViewRefused
+from natalog.core.limits import LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
+from natalog.core.schema import TX_INSTANT
+from natalog.core.transact.coerce import stored_value
+from natalog.core.transact.ensure import ask_reports, ask_specs, check_specs, check_valid_times
+from natalog.core.transact.functions import EMPTY, Registry
+from natalog.core.transact.maps import assert_entry
+from natalog.core.transact.operations import transact_all
+from natalog.core.transact.plans import SYSTEM_ENTRIES
+from natalog.core.transact.report import TxReport
+from natalog.core.transact.resolve import CURRENT_TX
+from natalog.core.transact.schema_check import check_declarations
+from natalog.core.transact.state import Work
+from natalog.core.transact.tempids import Bindings, StartAgain, foresee
+from natalog.core.transact.tuples import check_expected, flush
+from natalog.core.values import Keyword, ms_instant, sort_key
+
+if TYPE_CHECKING:
+    from natalog.core.database import Database
+
+_DATA_KEYS: Final = ("tx-data", "tx_data", ":tx-data", Keyword("tx-data"))
+_META_KEYS: Final = ("tx-meta", "tx_meta", ":tx-meta", Keyword("tx-meta"))
+
+
+def process(
+    db: Database,
+    tx_data: Any,
+    tx_meta: Mapping[Any, Any] | None = None,
+    *,
+    now_ms: int,
+    functions: Registry = EMPTY,
+    tx: int | None = None,
+) -> TxReport:
+    """Apply ``tx_data`` to a database value.
+
+    ``tx_data`` is a sequence of operations (maps, vectors, `Datom`) or ``{:tx-data [...] :tx-meta
+    {...}}``; ``now_ms`` is the clock's instant, ``tx`` the id to use (default: the next one).
+    Operations apply in order, each sees those before it; a refused one refuses all.  Raises
+    `TransactError`, `EntityError`.  O(operations) plus one index lookup per existing fact touched.
+    """
+    if not db.is_current:
+        raise ViewRefused("A transaction needs a database value, not a view of its past.")
+    operations, tx_meta = _unwrap(tx_data, tx_meta)
+    if tx is None:
+        tx = next_tx(db)
+    bindings = Bindings()
+    first = True
+    while True:
+        try:
+            work = _attempt(db, operations, tx_meta, now_ms, functions, tx, bindings)
+            break
+        except StartAgain:
+            if first:
+                fresh = Work(db, tx, None, functions, bindings)
+                foresee(fresh, operations)
+                first = False
+        except RecursionError:
+            raise TransactSyntax("The transaction is nested too deeply.") from None
+    return _report(work, db, tx_meta)
+
+
+def next_tx(db: Database) -> int:
+    """The id of the next transaction on the lane of ``db``."""
+    return max(db.max_tx, TX_BASE + (db.lane << LANE_BITS)) + 1
+
+
+def _attempt(
+    db: Database,
+    operations: Sequence[Any],
+    tx_meta: Mapping[Any, Any] | None,
+    now_ms: int,
+    functions: Registry,
+    tx: int,
+    bindings: Bindings,
+) -> Work:
+    work = Work(db, tx, None, functions, bindings)
+    if work.keep_history:
+        _describe(work, tx_meta, now_ms)
+    transact_all(work, operations)
+    flush(work)
+    dangling = work.used_as_value.keys() - work.used_as_entity
+    if dangling:
+        names = sorted(dangling, key=sort_key)
+        raise TransactSyntax(
+            f"Temporary id {names[0]!r} is used as a value but nothing is said about it.",
+            tempids=names,
+        )
+    if work.expected:
+        check_expected(work)
+    if work.touched_schema:
+        check_declarations(work)
+    if work.valid:
+        check_valid_times(work)
+    if len(work.datoms) > TRANSACTION_DATOMS_MAX:
+        raise TransactSyntax(
+            f"A transaction may make at most {TRANSACTION_DATOMS_MAX} facts, "
+            f"not {len(work.datoms)}.",
+            datoms=len(work.datoms),
+        )
+    if work.max_eid >> LANE_BITS != work.lane and work.max_eid != work.first_eid:
+        raise TransactSyntax("The entity ids of this branch are used up.")
+    return work
+
+
+def _describe(work: Work, tx_meta: Mapping[Any, Any] | None, now_ms: int) -> None:
+    """Begin the transaction entity: its instant first, then what the caller says about it."""
+    previous = work.db.instant_ms
+    at = now_ms if previous is None else max(now_ms, previous + 1)
+    work.set_instant(ms_instant(at))
+    for raw, value in (tx_meta or {}).items():
+        entry = SYSTEM_ENTRIES.get(raw) if raw.__hash__ is not None else None
+        if entry is not None and entry.plan.ident is TX_INSTANT:
+            work.set_instant(stored_value(entry.plan, value, entry.text, work.caps))
+            continue
+        entry = work.entry(raw, tx_meta)
+        if entry.plan.schema:
+            raise TransactSchema(
+                f"{entry.plan.ident} has no place in tx-meta.", attribute=entry.plan.ident
+            )
+        assert_entry(work, work.tx, entry, value, tx_meta)
+
+
+def _report(work: Work, db: Database, tx_meta: Mapping[Any, Any] | None) -> TxReport:
+    from natalog.core.apply import apply_changes
+
+    asks = check_specs(work) if work.ensures else []
+    changes = work.changes()
+    after = apply_changes(db, changes)
+    if asks:
+        ask_specs(work, asks, after)
+    tempids: dict[Any, int] = {CURRENT_TX: work.tx}
+    tempids.update(work.tempids)
+    meta: dict[Keyword, Any] = {}
+    if work.instant_ms is not None:
+        for raw, value in (tx_meta or {}).items():
+            meta[raw if type(raw) is Keyword else Keyword(raw)] = value
+        meta[TX_INSTANT] = ms_instant(work.instant_ms)
+    report = TxReport(
+        db_before=db,
+        db_after=after,
+        tx=work.tx,
+        instant_ms=work.instant_ms,
+        datoms=changes.datoms,
+        tempids=tempids,
+        tx_meta=meta,
+        purged=len(changes.purges),
+        changes=changes,
+    )
+    if work.functions.reports:
+        ask_reports(work, report)
+    return report
+
+
+def _unwrap(
+    tx_data: Any, tx_meta: Mapping[Any, Any] | None
+) -> tuple[Sequence[Any], Mapping[Any, Any] | None]:
+    """The operations and meta data of a transaction in any of its outer forms."""
+    if isinstance(tx_data, Mapping):
+        data = next((tx_data[key] for key in _DATA_KEYS if key in tx_data), None)
+        if data is None:
+            raise TransactSyntax(
+                "A transaction given as a map needs :tx-data.", keys=[str(key) for key in tx_data]
+            )
+        inner = next((tx_data[key] for key in _META_KEYS if key in tx_data), None)
+        tx_data, tx_meta = data, inner if inner is not None else tx_meta
+    if tx_meta is not None and not isinstance(tx_meta, Mapping):
+        raise TransactSyntax(f"tx-meta is a map, not {tx_meta!r}.", tx_meta=tx_meta)
+    if isinstance(tx_data, Set):  # rows of a query; in a fixed order, so that ids are too
+        return sorted(tx_data, key=sort_key), tx_meta
+    if isinstance(tx_data, list | tuple) and not hasattr(tx_data, "_fields"):
+        return tx_data, tx_meta
+    raise TransactSyntax(
+        f"Transaction data are a sequence of operations, not {tx_data!r}.", tx_data=tx_data
+    )

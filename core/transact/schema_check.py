@@ -1,0 +1,92 @@
+"""Schema changes inside a transaction: the schema follows the operations, the rules are asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from natalog.core.schema import Schema
+from natalog.core.schema_rules import check_change, check_declaration
+from natalog.core.values import Keyword, value_key
+
+if TYPE_CHECKING:
+    from natalog.core.transact.state import Work
+
+
+class WorkUsage:
+    """How the data of a transaction in progress use an attribute."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def used(self, attr: Keyword) -> bool:
+        work = self._work
+        if any(datom[1] is attr for datom in work.datoms):
+            return True
+        past = work.db.history() if work.keep_history else work.db
+        return bool(past.datoms("aevt", [attr], limit=1)) if attr in past.indexes else False
+
+    def crowded(self, attr: Keyword) -> int | None:
+        seen: set[int] = set()
+        for e, _ in self._facts(attr):
+            if e in seen:
+                return e
+            seen.add(e)
+        return None
+
+    def duplicate(self, attr: Keyword) -> Any:
+        holders: dict[Any, int] = {}
+        for e, value in self._facts(attr):
+            if holders.setdefault(value_key(value), e) != e:
+                return value
+        return None
+
+    def _facts(self, attr: Keyword) -> list[tuple[int, Any]]:
+        """Every fact of an attribute that holds now; O(facts)."""
+        work = self._work
+        touched = {e for e, entity in work.cells.items() if attr in entity}
+        facts = [(d.e, d.v) for d in work.db.datoms("aevt", [attr]) if d.e not in touched]
+        for e in touched:
+            facts.extend((e, value) for value in work.cells[e][attr].values())
+        return facts
+
+
+def refreshed(work: Work) -> Schema:
+    """The schema after the operations so far.
+
+    Raises `TransactSchema` for a change of a declared attribute that the rules or the data refuse.
+    """
+    seen_datoms, seen_purges = work.schema_mark
+    before = work.schema
+    after = before.after(work.datoms[seen_datoms:], None, work.purges[seen_purges:])
+    usage = WorkUsage(work)
+    for e in work.touched_schema:
+        old, new = before.attribute_at(e), after.attribute_at(e)
+        if old is None or old == new:
+            continue
+        check_change(old, new, after, usage, backfill=work.db.config.allow_index_backfill)
+        if new is not None and new.unique is not None and old.unique is None:
+            _claim_uniques(work, new.ident)
+    return after
+
+
+def _claim_uniques(work: Work, attr: Keyword) -> None:
+    """Values asserted earlier in the transaction hold their place from now on."""
+    for e, entity in work.cells.items():
+        for key in entity.get(attr, ()):
+            work.uniques[attr, key] = e
+
+
+def check_declarations(work: Work) -> None:
+    """Raise `TransactSchema` unless every declaration that was touched is whole in the end."""
+    if not work.touched_schema:
+        return
+    if work.dirty:
+        work.refresh()
+    schema = work.schema
+    for e in sorted(work.touched_schema):
+        was_declared = work.base.attribute_at(e) is not None
+        if was_declared and schema.ident_of(e) is None:
+            continue
+        check_declaration(e, schema.props_of(e), schema, write=work.write)

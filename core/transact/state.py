@@ -1,0 +1,345 @@
+"""The database as it stands in the middle of a transaction.
+
+`Work` lays the facts of the transaction over an immutable database value.  A *cell* holds the
+current values of one attribute of one entity, by `value_key`; it is read from the database when it
+is first touched and then follows every operation.  All changes go through `put` and `drop`, which
+also write the report's datoms and keep the uniques, references, composites and schema in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from natalog.core.changes import Changes, Purge
+from natalog.core.errors import TransactSchema, TransactSyntax, TransactUnique
+from natalog.core.limits import LANE_BITS, TX_BASE
+from natalog.core.schema import IDENT, TX_INSTANT, VALID_FROM, VALID_TO, Attribute
+from natalog.core.transact.functions import Registry
+from natalog.core.transact.plans import (
+    PLAIN,
+    SYSTEM_ENTRIES,
+    Caps,
+    Entry,
+    Plan,
+    keyword_of,
+    plan_of,
+    straight,
+)
+from natalog.core.transact.schema_check import refreshed
+from natalog.core.values import Datom, Keyword, instant_ms, value_key
+
+if TYPE_CHECKING:
+    from natalog.core.database import Database
+    from natalog.core.transact.tempids import Bindings
+
+Cell = dict[Any, Any]
+"""Current values of one attribute of one entity: `value_key` to value."""
+
+_UNKNOWN: Final = object()
+_new_datom: Final = tuple.__new__
+
+
+class Work:
+    """One transaction in progress."""
+
+    __slots__ = (
+        "base",
+        "bindings",
+        "caps",
+        "cells",
+        "datoms",
+        "db",
+        "depth",
+        "dirty",
+        "ensures",
+        "expected",
+        "first_eid",
+        "fresh",
+        "functions",
+        "incoming",
+        "instant_ms",
+        "keep_history",
+        "lane",
+        "max_eid",
+        "owners",
+        "pending",
+        "plans",
+        "purged",
+        "purges",
+        "schema",
+        "schema_mark",
+        "tempids",
+        "touched_schema",
+        "tx",
+        "uniques",
+        "upserted",
+        "used_as_entity",
+        "used_as_value",
+        "valid",
+        "write",
+    )
+
+    def __init__(
+        self,
+        db: Database,
+        tx: int,
+        instant_ms: int | None,
+        functions: Registry,
+        bindings: Bindings,
+    ) -> None:
+        self.db = db
+        self.tx = tx
+        self.instant_ms = instant_ms
+        self.functions = functions
+        self.bindings = bindings
+        self.base = db.schema
+        self.schema = db.schema
+        self.keep_history = db.config.keep_history
+        self.write = db.config.schema_flexibility == "write"
+        self.caps = Caps(db.config)
+        if not self.schema.plans:
+            self.schema.plans.update(SYSTEM_ENTRIES)
+        self.plans: dict[Any, Entry] = self.schema.plans
+        self.lane = db.lane
+        # a new lane continues its ancestors' entities but counts from its own start
+        self.first_eid = self.max_eid = max(db.max_eid, self.lane << LANE_BITS)
+        self.datoms: list[Datom] = []
+        self.purges: list[Purge] = []
+        self.cells: dict[int, dict[Keyword, Cell]] = {}
+        # entities made in this transaction: the database has nothing of them
+        self.fresh: set[int] = set()
+        self.uniques: dict[tuple[Keyword, Any], int | None] = {}
+        self.incoming: dict[int, list[tuple[int, Keyword]]] = {}
+        # composite tuples to recompute, in order: (entity, composite)
+        self.pending: dict[tuple[int, Keyword], Attribute] = {}
+        self.expected: list[tuple[int, Plan, Any]] = []
+        self.purged: dict[tuple[int, Keyword, Any], int] = {}
+        self.ensures: list[tuple[int, Any]] = []
+        self.valid: set[int] = set()
+        self.tempids: dict[Any, int] = {}
+        self.upserted: dict[Any, int] = {}
+        self.owners: dict[int, Any] = {}
+        self.used_as_entity: set[Any] = set()
+        self.used_as_value: dict[Any, Any] = {}
+        self.dirty = False
+        self.schema_mark = (0, 0)
+        self.touched_schema: set[int] = set()
+        self.depth = 0
+
+    # --- attributes --------------------------------------------------------------------------
+
+    def entry(self, raw: Any, operation: Any) -> Entry:
+        """How the spelling ``raw`` of an attribute is to be read, reverse forms included.
+
+        Raises `TransactSyntax` for what names no attribute, `TransactSchema` for an undeclared one.
+        """
+        try:
+            found = self.plans.get(raw)
+        except TypeError:
+            found = None
+        if found is not None:
+            return found
+        ident = keyword_of(raw, operation)
+        if self.dirty:
+            self.refresh()
+            found = self.plans.get(raw)
+            if found is not None:
+                return found
+        if ident.text in ("db/id", "db/ensure"):
+            raise TransactSyntax(
+                f"{ident} is no attribute; it has a place only in maps: {operation!r}.",
+                attribute=ident,
+            )
+        back = straight(ident)
+        plan = plan_of(self.schema, back or ident, self.caps, write=self.write)
+        if plan is None:
+            raise TransactSchema(
+                f"Attribute {back or ident} is not declared: {operation!r}.",
+                attribute=back or ident,
+                operation=operation,
+            )
+        if back is not None and not plan.ref:
+            raise TransactSyntax(
+                f"{ident} is the reverse of {back}, which is no reference.", attribute=ident
+            )
+        found = Entry(plan, reverse=back is not None, text=type(raw) is str)
+        self.schema.plans[raw] = found
+        return found
+
+    def plan(self, ident: Keyword) -> Plan:
+        """The plan of an attribute that is declared, or need not be."""
+        return self.entry(ident, ident).plan
+
+    def refresh(self) -> None:
+        """Bring the schema up to the operations so far; raises `TransactSchema` if they may not."""
+        self.dirty = False
+        self.schema = refreshed(self)
+        self.schema_mark = (len(self.datoms), len(self.purges))
+        if not self.schema.plans:
+            self.schema.plans.update(SYSTEM_ENTRIES)
+        self.plans = self.schema.plans
+
+    def schema_changes(self, e: int) -> None:
+        """A schema fact of ``e`` changes: from now on only system attributes are known surely."""
+        self.dirty = True
+        self.plans = SYSTEM_ENTRIES
+        self.touched_schema.add(e)
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def cell(self, e: int, attr: Keyword) -> Cell:
+        """The current values of an attribute of an entity; O(1) once it was read."""
+        entity = self.cells.get(e)
+        if entity is None:
+            entity = self.cells[e] = {}
+        cell = entity.get(attr)
+        if cell is None:
+            cell = {} if e in self.fresh else {value_key(v): v for v in self.db.values(e, attr)}
+            entity[attr] = cell
+        return cell
+
+    def attributes_of(self, e: int) -> list[Keyword]:
+        """The attributes that an entity has now."""
+        known = [] if e in self.fresh else self.db.attributes_of(e)
+        every = dict.fromkeys([*known, *self.cells.get(e, ())])
+        return [attr for attr in every if self.cell(e, attr)]
+
+    def holder(self, attr: Keyword, value: Any) -> int | None:
+        """The entity that has this value of a unique attribute now."""
+        slot = (attr, value_key(value))
+        found: Any = self.uniques.get(slot, _UNKNOWN)
+        if found is _UNKNOWN:
+            if attr is IDENT:
+                found = self.base.idents.get(value)
+            else:
+                held = self.db.holders(attr, value)
+                found = held[0] if held else None
+            self.uniques[slot] = found
+        return found  # type: ignore[no-any-return]
+
+    def referrers(self, e: int) -> Iterator[tuple[int, Keyword]]:
+        """``(entity, attribute)`` of every reference to ``e`` now."""
+        known = [] if e in self.fresh else self.db.referrers(e)
+        for source, attr in dict.fromkeys([*known, *self.incoming.get(e, ())]):
+            if e in self.cell(source, attr):
+                yield source, attr
+
+    def is_transaction(self, e: int) -> bool:
+        """Whether ``e`` is a transaction that this database knows, the current one included."""
+        return e == self.tx or (e > TX_BASE and e <= self.db.max_tx and self.db.has_entity(e))
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def put(self, e: int, plan: Plan, value: Any) -> None:
+        """Assert a fact: nothing if it holds already, else a datom, after that of a replaced value.
+
+        Raises `TransactUnique` if another entity has the value.
+        """
+        attr = plan.ident
+        key = value if type(value) in PLAIN else value_key(value)
+        cell = self.cell(e, attr)
+        if key in cell:
+            return
+        if plan.unique:
+            held = self.holder(attr, value)
+            if held is not None and held != e:
+                raise TransactUnique(
+                    f"{attr} {value!r} is taken by entity {held}; entity {e} cannot have it.",
+                    attribute=attr,
+                    value=value,
+                    entity=e,
+                    holder=held,
+                )
+        if attr is TX_INSTANT:
+            self.guard_instant(e)
+            self.set_instant(value)
+            return
+        if cell and not plan.many:
+            for old in list(cell.values()):
+                self.drop(e, plan, old)
+        cell[key] = value
+        self.datoms.append(_new_datom(Datom, (e, attr, value, self.tx, True)))
+        if e > self.max_eid and e >> LANE_BITS == self.lane:
+            self.max_eid = e
+        if plan.unique:
+            self.uniques[attr, key] = e
+        if plan.ref:
+            self.incoming.setdefault(value, []).append((e, attr))
+        for composite in plan.parts:
+            self.pending[e, composite.ident] = composite
+        if plan.schema:
+            self.schema_changes(e)
+        elif attr is VALID_FROM or attr is VALID_TO:
+            self.valid.add(e)
+
+    def drop(self, e: int, plan: Plan, value: Any) -> None:
+        """Retract a fact; nothing if it does not hold."""
+        attr = plan.ident
+        key = value if type(value) in PLAIN else value_key(value)
+        cell = self.cell(e, attr)
+        if key not in cell:
+            return
+        if attr is TX_INSTANT:
+            raise self.immutable_instant(e)
+        old = cell.pop(key)
+        self.datoms.append(_new_datom(Datom, (e, attr, old, self.tx, False)))
+        self.forget(e, plan, key)
+
+    def forget(self, e: int, plan: Plan, key: Any) -> None:
+        """Keep the indexes of the overlay in step with a fact that no longer holds."""
+        attr = plan.ident
+        if plan.unique:
+            slot = (attr, key)
+            if self.uniques.get(slot, e) == e:
+                self.uniques[slot] = None
+        for composite in plan.parts:
+            self.pending[e, composite.ident] = composite
+        if plan.schema:
+            self.schema_changes(e)
+
+    def guard_instant(self, e: int) -> None:
+        """Raise unless the ``:db/txInstant`` of ``e`` may still be said: only the current one's."""
+        if e != self.tx or not self.keep_history:
+            raise self.immutable_instant(e)
+
+    def immutable_instant(self, e: int) -> TransactSchema:
+        return TransactSchema(
+            f":db/txInstant of {e} cannot be changed: transaction time is immutable.",
+            entity=e,
+            attribute=TX_INSTANT,
+        )
+
+    def set_instant(self, instant: datetime) -> None:
+        """Say when the transaction happened; it is the first fact of its report."""
+        self.instant_ms = instant_ms(instant)
+        self.cells.setdefault(self.tx, {})[TX_INSTANT] = {value_key(instant): instant}
+        said = _new_datom(Datom, (self.tx, TX_INSTANT, instant, self.tx, True))
+        if self.datoms:
+            self.datoms[0] = said
+        else:
+            self.datoms.append(said)
+
+    # --- results -----------------------------------------------------------------------------
+
+    def final_datoms(self) -> list[Datom]:
+        """The datoms of the report, without what was purged after it was said."""
+        if not self.purged:
+            return self.datoms
+        never = -1
+        return [
+            datom
+            for at, datom in enumerate(self.datoms)
+            if at >= self.purged.get((datom.e, datom.a, value_key(datom.v)), never)
+        ]
+
+    def changes(self) -> Changes:
+        """The transaction so far, ready to apply."""
+        return Changes(
+            tx=self.tx,
+            instant_ms=self.instant_ms,
+            datoms=self.final_datoms(),
+            purges=list(self.purges),
+            max_eid=self.max_eid if self.max_eid != self.first_eid else None,
+        )
