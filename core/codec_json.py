@@ -32,7 +32,9 @@ def _string(text: str) -> str:
 def _key(value: Any) -> str:
     if type(value) is str:
         return _string(value)
-    plain = _plain(value, NESTING_DEPTH_MAX - 1)
+    if isinstance(value, (list, tuple, Mapping, Set)):
+        return write(value)
+    plain = _plain(value, 0)
     return plain if isinstance(plain, str) else write(value)
 
 

@@ -98,6 +98,7 @@ _ESCAPES: Final = {
     "\\": "\\",
 }
 _SPECIAL: Final = {"##NaN": float("nan"), "##Inf": float("inf"), "##-Inf": float("-inf")}
+_DIGITS: Final = frozenset("0123456789")
 _CLOSERS: Final = {"(": ")", "[": "]", "{": "}", "#{": "}"}
 _STRUCTURE: Final = frozenset({"(", "[", "{", "#{", ")", "]", "}", "#_", ""})
 _MISSING: Final = object()
@@ -274,7 +275,7 @@ def _atom(token: str, index: int) -> Any:
         if KEYWORD_TEXT.fullmatch(token, 1):
             return Keyword(token)
         raise _Fault(f"{token[:40]} is not a keyword", index)
-    if first.isdigit() or (first in "+-" and token[1:2].isdigit()):
+    if first in _DIGITS or (first in "+-" and token[1:2] in _DIGITS):
         return _number(token, index)
     if first == '"':
         if len(token) == 1:
