@@ -3,7 +3,7 @@
 A limit exists so that bad or huge input costs a clear error instead of memory or time without end.
 """
 
-# --- text and wire ---------------------------------------------------------------------------
+# --- text and wire -------------------------------------------------------------------------------
 NAME_LENGTH_MAX = 64
 """Characters of a database or branch name."""
 NESTING_DEPTH_MAX = 512
@@ -20,7 +20,7 @@ DECIMAL_EXPONENT_MAX = 8_000
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 """Payload and headers of one request."""
 
-# --- identity --------------------------------------------------------------------------------
+# --- identity ------------------------------------------------------------------------------------
 LANE_BITS = 32
 """Entities and transactions of one lane (a line of descent) fit in this many bits."""
 TX_BASE = 2**52
@@ -28,13 +28,13 @@ TX_BASE = 2**52
 LANES_MAX = 2**20
 """Lanes of one database: entity ids must stay below ``TX_BASE``."""
 
-# --- values ----------------------------------------------------------------------------------
+# --- values --------------------------------------------------------------------------------------
 LONG_MIN = -(2**63)
 LONG_MAX = 2**63 - 1
 TUPLE_LENGTH_MAX = 8
 """Elements of a tuple value."""
 
-# --- transactions ----------------------------------------------------------------------------
+# --- transactions --------------------------------------------------------------------------------
 TRANSACTION_DATOMS_MAX = 1_000_000
 """Datoms that one transaction may produce."""
 BLOCK_TRANSACTIONS_MAX = 512
@@ -42,7 +42,7 @@ BLOCK_TRANSACTIONS_MAX = 512
 BLOCK_BYTES_TARGET = 512 * 1024
 """A block is closed when its records reach this size."""
 
-# --- queries ---------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------
 QUERY_ROWS_MAX = 10_000_000
 """Rows of an intermediate or final result."""
 QUERY_TIMEOUT_S = 30.0
@@ -67,14 +67,16 @@ STRING_LENGTH_MAX = 16 * 1024 * 1024
 """Characters of a string that a function in a query may make."""
 PULL_DEPTH_MAX = 10_000
 """Levels that one pull may recurse."""
+PULL_ENTITIES_MAX = 1_000_000
+"""Entities that one pull may reach, each counted as often as it appears in the result."""
 PULL_LIMIT_DEFAULT = 1000
 """Values of a many-valued attribute that a pull returns when its pattern names no limit."""
 
-# --- index leaves ----------------------------------------------------------------------------
+# --- index leaves --------------------------------------------------------------------------------
 LEAF_ROWS_MAX = 2048
 """Rows of an index leaf; a fuller one splits."""
 
-# --- actors ----------------------------------------------------------------------------------
+# --- actors --------------------------------------------------------------------------------------
 MAILBOX_MESSAGES_MAX = 4096
 """Messages that wait in one actor's mailbox before senders hear ``Busy``."""
 ASK_TIMEOUT_S = 30.0

@@ -1,0 +1,103 @@
+"""Values of many entities at once, attribute by attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from natalog.core.database import Database
+from natalog.core.index.encoding import decode, order_of
+from natalog.core.values import Keyword
+
+_BULK_ENTITIES_MIN: Final = 4
+_ROWS_PER_ENTITY_MAX: Final = 256
+"""A scan of an attribute pays when it has at most this many rows for each entity asked for."""
+
+_NONE: Final[tuple[Any, ...]] = ()
+
+
+def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[Any]]:
+    """For each entity its visible values of an attribute, in index order."""
+    index = db.indexes.get(attr)
+    if index is None:
+        return [_NONE] * len(eids)
+    if not _bulk(len(eids), len(index.aevt)):
+        return [db.values(e, attr) for e in eids]
+    facts = db.scan(attr)
+    wanted = np.array(eids, dtype=np.int64)
+    starts = facts.e.searchsorted(wanted, "left")
+    counts = facts.e.searchsorted(wanted, "right") - starts
+    if not counts.any():
+        return [_NONE] * len(eids)
+    rows = _rows(starts, counts)
+    column = facts.v[rows]
+    if index.kind == "code" and int(counts.max()) > 1:
+        group = np.repeat(np.arange(len(counts)), counts)
+        column = column[np.lexsort((order_of(column, index.kind, db.pool), group))]
+    return _split(decode(column, index.kind, db.pool), counts)
+
+
+def holders_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[int]]:
+    """For each entity those that visibly refer to it by a reference attribute, ascending."""
+    index = db.indexes.get(attr)
+    if index is None:
+        return [_NONE] * len(eids)
+    if not _bulk(len(eids), len(index.aevt)):
+        return [db.holders(attr, e) for e in eids]
+    facts = db.scan(attr)
+    order = np.lexsort((facts.e, facts.v))
+    targets = facts.v[order]
+    wanted = np.array(eids, dtype=np.int64)
+    starts = targets.searchsorted(wanted, "left")
+    counts = targets.searchsorted(wanted, "right") - starts
+    return _split(facts.e[order][_rows(starts, counts)].tolist(), counts)
+
+
+def attributes_many(db: Database, eids: Sequence[int]) -> dict[Keyword, list[int]]:
+    """The attributes that entities have or once had, in keyword order, with the positions in
+    ``eids`` of these entities."""
+    found: dict[int, list[int]] = {}
+    if _bulk(len(eids), len(db.entities) // 8):
+        rows = db.entities.flat()
+        wanted = np.array(eids, dtype=np.int64)
+        starts = rows[0].searchsorted(wanted, "left")
+        counts = rows[0].searchsorted(wanted, "right") - starts
+        codes = rows[1][_rows(starts, counts)]
+        spots = np.repeat(np.arange(len(counts)), counts)
+        order = np.argsort(codes, kind="stable")
+        codes, spots = codes[order], spots[order]
+        distinct, first = np.unique(codes, return_index=True)
+        parts = np.split(spots, first[1:]) if len(distinct) else []
+        for code, part in zip(distinct.tolist(), parts, strict=True):
+            found[code] = part.tolist()
+    else:
+        for spot, e in enumerate(eids):
+            for code in db.entities.with_first(e)[1].tolist():
+                found.setdefault(code, []).append(spot)
+    named = [(db.pool.value(code), spots) for code, spots in found.items()]
+    named.sort(key=lambda pair: pair[0].sort)
+    return dict(named)
+
+
+def _bulk(entities: int, rows: int) -> bool:
+    return entities >= _BULK_ENTITIES_MIN and rows <= entities * _ROWS_PER_ENTITY_MAX
+
+
+def _rows(starts: Any, counts: Any) -> Any:
+    """The row numbers of consecutive runs."""
+    ends = counts.cumsum()
+    total = int(ends[-1]) if len(ends) else 0
+    if total == len(counts) and (counts == 1).all():
+        return starts
+    return np.repeat(starts - (ends - counts), counts) + np.arange(total)
+
+
+def _split(values: list[Any], counts: Any) -> list[Sequence[Any]]:
+    found: list[Sequence[Any]] = []
+    spot = 0
+    for count in counts.tolist():
+        found.append(values[spot : spot + count] if count else _NONE)
+        spot += count
+    return found
