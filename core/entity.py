@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from natalog.core.database import Database
 from natalog.core.errors import ViewRefused
-from natalog.core.query.functions_collections import frozen_set
-from natalog.core.query.functions_database import forward_attribute
+from natalog.core.forms import forward_attribute, frozen_set
 from natalog.core.values import FrozenMap, Keyword
 
 DB_ID: Final = Keyword("db/id")
@@ -60,7 +59,7 @@ class Entity(Mapping[Keyword, Any]):
         """The value of an attribute, or ``default``."""
         return self.get(key, default)
 
-    def get(self, key: Keyword | str, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, key: Keyword | str, default: Any = None) -> Any:
         """The value of an attribute, or ``default``."""
         try:
             return self[key]

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from natalog.core.errors import PullParse
+from natalog.core.forms import ELLIPSIS, forward_attribute, freeze, is_sequence
 from natalog.core.limits import CLAUSE_NESTING_MAX, PARSED_QUERIES_MAX, PULL_LIMIT_DEFAULT
-from natalog.core.query.forms import ELLIPSIS, freeze, is_sequence
-from natalog.core.query.functions_database import forward_attribute
-from natalog.core.query.printing import pr_str
+from natalog.core.printing import pr_str
 from natalog.core.values import Keyword, Symbol, sort_key, value_key
 
 DB_ID: Final = Keyword("db/id")

@@ -22,7 +22,7 @@ from natalog.core.pull.parse import (
     Spec,
     parse_pull,
 )
-from natalog.core.query.registry import EMPTY, Registry
+from natalog.core.registry import EMPTY, Registry
 from natalog.core.schema import Attribute
 from natalog.core.values import Keyword
 

@@ -14,7 +14,7 @@ from functools import reduce
 from typing import Any, Final
 
 from natalog.core.errors import QueryFunction
-from natalog.core.query.functions_collections import frozen_set
+from natalog.core.forms import frozen_set
 from natalog.core.query.functions_compare import greatest, least, sort_values
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.numbers import add, is_integer, is_number, to_float
@@ -161,4 +161,5 @@ AGGREGATES: Final[dict[str, Aggregate]] = {
     "min": Aggregate("min", minimum, 0, 1),
     "max": Aggregate("max", maximum, 0, 1),
 }
-"""Every aggregate by its name.  ``rand`` and ``sample`` are left out: they are not deterministic."""
+"""Every aggregate by its name.  ``rand`` and ``sample`` are left out, as they are not
+deterministic."""

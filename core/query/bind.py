@@ -9,6 +9,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from natalog.core.errors import QueryBinding
+from natalog.core.forms import freeze
 from natalog.core.index.pool import ValuePool
 from natalog.core.query.ast import (
     BindColl,
@@ -18,7 +19,6 @@ from natalog.core.query.ast import (
     BindTuple,
 )
 from natalog.core.query.column import column_of
-from natalog.core.query.forms import freeze
 from natalog.core.query.relation import NOTHING, UNIT, Relation, empty, union
 
 
@@ -96,4 +96,3 @@ def _sequence(value: Any, width: int) -> list[Any]:
             f"{value!r} is too short to bind {width} variables.", value=repr(value)[:200]
         )
     return list(value)
-

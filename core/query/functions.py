@@ -1,7 +1,7 @@
 """The closed table of functions and predicates that queries may call.
 
 All are deterministic and touch nothing but their arguments.  Nothing else can be called, except
-what the operator registers (`natalog.core.query.registry`); ``q`` is the executor's.
+what the operator registers (`natalog.core.registry`); ``q`` is the executor's.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from natalog.core.errors import QueryFunction
+from natalog.core.forms import frozen_set
+from natalog.core.printing import pr_str
 from natalog.core.query.functions_compare import greatest, least, sort_values
 from natalog.core.query.functions_strings import units
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.numbers import is_integer
-from natalog.core.query.printing import pr_str
-from natalog.core.values import EdnList, FrozenMap, make_set, same_value, value_key
+from natalog.core.values import EdnList, FrozenMap, same_value, value_key
 
 
 def truthy(value: Any) -> bool:
@@ -46,12 +47,6 @@ def vector(*args: Any) -> tuple[Any, ...]:
 
 def edn_list(*args: Any) -> EdnList:
     return EdnList(args)
-
-
-def frozen_set(values: Any) -> Set[Any]:
-    """A set of values that cannot change and can be hashed."""
-    found = make_set(values)
-    return frozenset(found) if isinstance(found, set) else found
 
 
 def to_set(value: Any) -> Set[Any]:
@@ -164,7 +159,7 @@ def disjunction(*args: Any) -> Any:
     return found
 
 
-# --- the smallest and the largest -------------------------------------------------------------------
+# --- the smallest and the largest ---------------------------------------------------------------
 
 
 def minimum(*args: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cmp_to_key
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -78,7 +79,7 @@ def is_at_most(left: Any, right: Any, function: str = "<=") -> bool:
 def _chain(test: Callable[[Any, Any, str], bool], function: str) -> Callable[..., bool]:
     def run(*args: Any) -> bool:
         holds = True
-        for left, right in zip(args, args[1:], strict=False):
+        for left, right in pairwise(args):
             # compare all neighbours: a later one of another class makes the whole a mismatch
             holds = test(left, right, function) and holds
         return holds
@@ -118,7 +119,7 @@ def same_number(first: Any, *rest: Any) -> bool:
     for item in (first, *rest):
         if not is_number(item):
             raise TypeMismatch("==", first, *rest)
-    return all(equal(left, right) for left, right in zip((first, *rest), rest, strict=False))
+    return all(equal(left, right) for left, right in pairwise((first, *rest)))
 
 
 def compare(left: Any, right: Any) -> int:

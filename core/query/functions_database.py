@@ -1,4 +1,4 @@
-"""Functions that read a database: ``get-else``, ``get-some`` and ``missing?``, one row at a time."""
+"""Functions that read a database, one row at a time: ``get-else get-some missing?``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from natalog.core.database import Database
 from natalog.core.errors import QueryWhere
+from natalog.core.forms import forward_attribute
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.values import Keyword
 
@@ -49,7 +50,7 @@ def get_some(db: Any, entity: Any, *attrs: Any) -> tuple[Keyword, Any] | None:
 
 
 def is_missing(db: Any, entity: Any, attr: Any) -> bool:
-    """Whether the entity has no value of the attribute; ``:ns/_a``: whether nothing refers to it."""
+    """Whether an entity has no value of an attribute; ``:ns/_a``: whether nothing refers to it."""
     e = _entity(db, entity, "missing?")
     if e is None:
         return True
@@ -58,15 +59,3 @@ def is_missing(db: Any, entity: Any, attr: Any) -> bool:
     if forward is not None:
         return not db.holders(forward, e)
     return not db.values(e, attr)
-
-
-def forward_attribute(attr: Keyword) -> Keyword | None:
-    """``:ns/a`` of the reverse attribute ``:ns/_a``; None of any other.
-
-    >>> forward_attribute(Keyword("page/_author")), forward_attribute(Keyword("_a"))
-    (:page/author, :a)
-    """
-    if not attr.name.startswith("_") or len(attr.name) < 2:
-        return None
-    plain = attr.name[1:]
-    return Keyword(plain if attr.namespace is None else f"{attr.namespace}/{plain}")

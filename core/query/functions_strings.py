@@ -13,9 +13,9 @@ import re2
 
 from natalog.core.errors import QueryFunction, QueryLimit
 from natalog.core.limits import REGEX_LENGTH_MAX, REGEX_MEMORY_BYTES_MAX, STRING_LENGTH_MAX
+from natalog.core.printing import clj_str, pr_str, print_str
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.numbers import is_integer
-from natalog.core.query.printing import clj_str, pr_str, print_str
 from natalog.core.values import Keyword, Regex, Symbol, utf16
 
 

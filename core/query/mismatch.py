@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from natalog.core.errors import QueryFunction
-from natalog.core.query.printing import pr_str
+from natalog.core.printing import pr_str
 
 
 class TypeMismatch(Exception):

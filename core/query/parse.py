@@ -12,7 +12,9 @@ from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import QueryParse
+from natalog.core.forms import freeze, is_sequence
 from natalog.core.limits import PARSED_QUERIES_MAX
+from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
     FindPull,
     InBinding,
@@ -24,7 +26,6 @@ from natalog.core.query.ast import (
     Var,
 )
 from natalog.core.query.builtin_rules import builtin_rules
-from natalog.core.query.forms import freeze, is_sequence
 from natalog.core.query.parse_binding import binding_vars, parse_inputs
 from natalog.core.query.parse_find import (
     element_vars,
@@ -34,7 +35,6 @@ from natalog.core.query.parse_find import (
 )
 from natalog.core.query.parse_options import parse_limit, parse_offset, parse_order_by
 from natalog.core.query.parse_where import parse_clauses, sources_of, visible_vars, walk
-from natalog.core.query.printing import pr_str
 from natalog.core.values import Keyword, value_key
 
 _CLAUSES = ("find", "with", "in", "where", "keys", "strs", "syms")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from natalog.core.errors import BindingParse
+from natalog.core.forms import BLANK, ELLIPSIS, PERCENT, is_sequence, is_source, is_variable
+from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
     BindColl,
     BindIgnore,
@@ -18,8 +20,6 @@ from natalog.core.query.ast import (
     InSource,
     Var,
 )
-from natalog.core.query.forms import BLANK, ELLIPSIS, PERCENT, is_sequence, is_source, is_variable
-from natalog.core.query.printing import pr_str
 
 
 def parse_binding(form: Any) -> Binding:

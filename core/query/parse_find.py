@@ -6,6 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from natalog.core.errors import FindParse, QueryParse, ReturnParse
+from natalog.core.forms import (
+    DOT,
+    ELLIPSIS,
+    freeze,
+    is_list,
+    is_plain_symbol,
+    is_sequence,
+    is_source,
+    is_variable,
+)
+from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
     Const,
     FindAggregate,
@@ -17,17 +28,6 @@ from natalog.core.query.ast import (
     Term,
     Var,
 )
-from natalog.core.query.forms import (
-    DOT,
-    ELLIPSIS,
-    freeze,
-    is_list,
-    is_plain_symbol,
-    is_sequence,
-    is_source,
-    is_variable,
-)
-from natalog.core.query.printing import pr_str
 from natalog.core.values import Keyword, Symbol
 
 _PULL = Symbol("pull")

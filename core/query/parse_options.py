@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from natalog.core.errors import ReturnParse
+from natalog.core.forms import is_sequence, is_variable
+from natalog.core.printing import pr_str
 from natalog.core.query.ast import FindElement, FindKind, FindVar, OrderKey, Query
-from natalog.core.query.forms import is_sequence, is_variable
-from natalog.core.query.printing import pr_str
 from natalog.core.values import Keyword, Symbol
 
 _ASC: Final = Keyword("asc")

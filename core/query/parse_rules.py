@@ -7,8 +7,9 @@ from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import RuleParse
+from natalog.core.forms import is_plain_symbol, is_sequence
+from natalog.core.printing import pr_str
 from natalog.core.query.ast import Clause, Not, Or, Rule, RuleCall, Rules, Var
-from natalog.core.query.forms import is_plain_symbol, is_sequence
 from natalog.core.query.parse_where import (
     NAMED_CLAUSES,
     parse_clauses,
@@ -16,7 +17,6 @@ from natalog.core.query.parse_where import (
     sources_of,
     visible_vars,
 )
-from natalog.core.query.printing import pr_str
 
 
 def parse_rules(form: Any) -> Rules:

@@ -10,7 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from natalog.core.errors import QueryWhere, RuleParse, WhereParse
+from natalog.core.forms import (
+    BLANK,
+    PERCENT,
+    freeze,
+    is_list,
+    is_plain_symbol,
+    is_sequence,
+    is_source,
+    is_variable,
+)
 from natalog.core.limits import CLAUSE_NESTING_MAX
+from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
     Blank,
     Call,
@@ -24,18 +35,7 @@ from natalog.core.query.ast import (
     Term,
     Var,
 )
-from natalog.core.query.forms import (
-    BLANK,
-    PERCENT,
-    freeze,
-    is_list,
-    is_plain_symbol,
-    is_sequence,
-    is_source,
-    is_variable,
-)
 from natalog.core.query.parse_binding import binding_vars, parse_binding
-from natalog.core.query.printing import pr_str
 from natalog.core.values import Symbol
 
 NAMED_CLAUSES = frozenset({"not", "not-join", "or", "or-join", "and"})

@@ -1,4 +1,4 @@
-"""Query forms before they are parsed: what is a variable, a source, a list, a vector.
+"""Forms of queries and patterns before they are parsed: variables, sources, lists, vectors.
 
 A form is what the EDN reader makes of query text, or the same in Python data: lists or tuples for
 vectors, `EdnList` for lists in parentheses, `Symbol`, `Keyword`, dicts and plain values.
@@ -6,11 +6,12 @@ vectors, `EdnList` for lists in parentheses, `Symbol`, `Keyword`, dicts and plai
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from typing import Any, TypeGuard
 
 from natalog.core.errors import LimitExceeded
 from natalog.core.limits import CONSTANT_NESTING_MAX
-from natalog.core.values import EdnList, FrozenMap, Symbol
+from natalog.core.values import EdnList, FrozenMap, Keyword, Symbol, make_set
 
 ELLIPSIS = Symbol("...")
 DOT = Symbol(".")
@@ -72,3 +73,21 @@ def freeze(form: Any, depth: int = 0) -> Any:
             (freeze(key, depth + 1), freeze(value, depth + 1)) for key, value in form.items()
         )
     return frozenset(form) if type(form) is set else form
+
+
+def frozen_set(values: Iterable[Any]) -> Set[Any]:
+    """A set of values that cannot change and can be hashed."""
+    found = make_set(values)
+    return frozenset(found) if isinstance(found, set) else found
+
+
+def forward_attribute(attr: Keyword) -> Keyword | None:
+    """``:ns/a`` of the reverse attribute ``:ns/_a``; None of any other.
+
+    >>> forward_attribute(Keyword("page/_author")), forward_attribute(Keyword("_a"))
+    (:page/author, :a)
+    """
+    if not attr.name.startswith("_") or len(attr.name) < 2:
+        return None
+    plain = attr.name[1:]
+    return Keyword(plain if attr.namespace is None else f"{attr.namespace}/{plain}")
