@@ -109,7 +109,7 @@ def attribute(ident: Any) -> Any:
 def order_by(keys: Any) -> Any:
     """Sort keys with strings as names: ``"?age"``, ``["?age", "desc"]``, ``[1, "asc"]``."""
     if isinstance(keys, str):
-        return _order_word(keys)
+        return read(keys) if keys.startswith("[") else _order_word(keys)
     if isinstance(keys, (list, tuple)):
         return [_order_word(key) if isinstance(key, str) else key for key in keys]
     return keys

@@ -80,6 +80,11 @@ class Client:
         return self._session.transport.url
 
     @property
+    def session(self) -> Session:
+        """What `natalog.client.reports.read_log` and tools of that kind need."""
+        return self._session
+
+    @property
     def timeout(self) -> Timeout:
         """How long this client waits."""
         return self._session.timeout

@@ -26,6 +26,7 @@ class Position(NamedTuple):
 
     sequence: int
     block: Block
+    data: bytes
 
 
 class LogReader:
@@ -81,7 +82,7 @@ class LogReader:
                                     sequence=expected,
                                     found=found,
                                 )
-                            yield Position(found, decode_block(msg.data))
+                            yield Position(found, decode_block(msg.data), msg.data)
                             expected = found + 1
                             if until is not None and expected > until:
                                 break
@@ -110,7 +111,7 @@ class LogReader:
 
     async def _first_tx(self, sequence: int) -> int | None:
         """The first transaction at or after a block; None behind the last."""
-        async for _, block in self.blocks_once(sequence):
+        async for _, block, _ in self.blocks_once(sequence):
             for entry in block.entries:
                 if entry.type == ENTRY_COMMIT:
                     return TxRecord.decode(entry.data).tx
@@ -124,7 +125,8 @@ class LogReader:
                 msg = await self._call(lambda js, stream, at=at: js.get_msg(stream, seq=at))
             except BranchNotFound:
                 return
-            yield Position(sequence, decode_block(msg.data or b""))
+            data = msg.data or b""
+            yield Position(sequence, decode_block(data), data)
             sequence += 1
 
     async def _call(self, work: Any) -> Any:

@@ -1,0 +1,5 @@
+"""``python -m natalog``: the command line."""
+
+from natalog.cli import main
+
+main()

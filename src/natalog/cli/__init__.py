@@ -1,0 +1,67 @@
+"""The command line: ``natalog``.
+
+Commands live in the modules of this package by what they touch; here they get their names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from natalog import __version__
+from natalog.cli import databases, imports, read, serve, versions, write
+
+app = typer.Typer(
+    name="natalog",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A temporal Datalog database that runs as actors on NATS.",
+    epilog="Exit codes: 0 done, 1 refused by the database, 2 wrong usage, 3 nobody answers.",
+)
+
+_SERVICE, _DATA, _TIME, _FILES = "Service", "Facts", "Versions and upkeep", "Files"
+
+app.command(rich_help_panel=_SERVICE)(serve.serve)
+app.command(rich_help_panel=_SERVICE)(serve.demo)
+app.add_typer(databases.app, name="db", rich_help_panel=_SERVICE)
+app.command(rich_help_panel=_DATA)(write.transact)
+app.command(rich_help_panel=_DATA)(write.publish)
+app.command(rich_help_panel=_DATA)(write.purge)
+app.command(rich_help_panel=_DATA)(read.q)
+app.command(rich_help_panel=_DATA)(read.pull)
+app.command(rich_help_panel=_DATA)(read.datoms)
+app.command(rich_help_panel=_DATA)(read.log)
+app.command(rich_help_panel=_DATA)(read.watch)
+app.command(rich_help_panel=_TIME)(versions.branch)
+app.command(rich_help_panel=_TIME)(versions.branches)
+app.command(rich_help_panel=_TIME)(versions.merge)
+app.command(rich_help_panel=_TIME)(versions.diff)
+app.command(rich_help_panel=_TIME)(versions.history)
+app.command(rich_help_panel=_TIME)(versions.gc)
+app.command(rich_help_panel=_TIME)(versions.erase)
+app.command(rich_help_panel=_TIME)(versions.check)
+app.add_typer(imports.app, name="import", rich_help_panel=_FILES)
+app.command(rich_help_panel=_FILES)(read.export)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"natalog {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """A temporal Datalog database that runs as actors on NATS."""
+
+
+def main() -> None:
+    """The entry point of the ``natalog`` command."""
+    app()

@@ -1,0 +1,127 @@
+"""``natalog db``: databases as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from natalog.cli.connection import (
+    BranchOption,
+    ContextOption,
+    NatsOption,
+    TimeoutOption,
+    run_with_client,
+)
+from natalog.cli.output import EdnOption, JsonOption, Output
+from natalog.cli.parsing import tx_data_argument
+from natalog.client import Client
+from natalog.core.limits import ASK_TIMEOUT_S
+
+app = typer.Typer(no_args_is_help=True, help="Create, list, describe and delete databases.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the database.")]
+
+
+@app.command()
+def create(
+    name: NameArgument,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Keep past facts readable.")
+    ] = True,
+    schema: Annotated[
+        str, typer.Option("--schema", metavar="write|read", help="Demand declared attributes?")
+    ] = "write",
+    initial_tx: Annotated[
+        Path | None,
+        typer.Option("--initial-tx", metavar="FILE", help="EDN file with the first transaction."),
+    ] = None,
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Create a database.
+
+    Example: natalog db create people --schema read
+    """
+    out = Output(json, edn)
+    first = tx_data_argument(None, initial_tx) if initial_tx is not None else None
+
+    async def work(client: Client) -> dict[str, Any]:
+        return await client.create_database(
+            name, keep_history=history, schema_flexibility=schema, initial_tx=first
+        )
+
+    made = run_with_client(nats, context, timeout, work)
+    if out.for_people:
+        out.note(f"created {name}")
+    else:
+        out.data(made)
+
+
+@app.command(name="list")
+def list_(
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """List the databases."""
+    out = Output(json, edn)
+    found = run_with_client(nats, context, timeout, lambda client: client.list_databases())
+    if not out.for_people:
+        out.data(found)
+        return
+    columns = ["database", "keep_history", "schema_flexibility", "branches", "created"]
+    rows = [[_cell(entry.get(column)) for column in columns] for entry in found]
+    out.table(["database", "history", "schema", "branches", "created"], rows)
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, (list, set, frozenset)) else value
+
+
+@app.command()
+def info(
+    name: NameArgument,
+    branch: BranchOption = "db",
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Describe a branch of a database: newest transaction, size, settings."""
+    out = Output(json, edn)
+    found = run_with_client(
+        nats, context, timeout, lambda client: client.database(name, branch).info()
+    )
+    if out.for_people:
+        out.table(["", "value"], found.items())
+    else:
+        out.data(found)
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Delete a database with all its branches and its log."""
+    out = Output(json, edn)
+    if not yes:
+        typer.confirm(f"Delete {name} with everything in it?", abort=True)
+    gone = run_with_client(nats, context, timeout, lambda client: client.delete_database(name))
+    if out.for_people:
+        out.note(f"deleted {name}" if gone else f"there was no database {name}")
+    else:
+        out.data({"database": name, "deleted": gone})

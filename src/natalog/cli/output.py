@@ -1,0 +1,146 @@
+"""What commands print: tables for people, JSON or EDN for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence, Set
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from natalog.core.codec_json import to_json
+from natalog.core.edn import write
+from natalog.core.values import Datom, Keyword, sort_key
+from natalog.report import Commit, TxReport
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+EdnOption = Annotated[bool, typer.Option("--edn", help="Print EDN.")]
+
+_PIPE_WIDTH = 180
+
+
+class Output:
+    """Where and how a command prints."""
+
+    def __init__(self, json: bool = False, edn: bool = False) -> None:
+        if json and edn:
+            raise typer.BadParameter("choose one of --json and --edn")
+        self.form = "json" if json else "edn" if edn else "table"
+        self.console = make_console()
+
+    @property
+    def for_people(self) -> bool:
+        return self.form == "table"
+
+    def data(self, value: Any) -> None:
+        """Print a value in the chosen form of text; for people as EDN."""
+        if self.form == "json":
+            print(to_json(_plain(value)), flush=True)
+        else:
+            print(write(_plain(value), ordered=True), flush=True)
+
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None
+    ) -> None:
+        """Print rows as a table."""
+        self.console.print(make_table(columns, rows, title))
+
+    def note(self, sentence: str) -> None:
+        """A sentence for people; programs do not see it."""
+        if self.for_people:
+            self.console.print(escape(sentence))
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that never cuts a table to 80 columns when its output is piped."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def make_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None
+) -> Table:
+    """A table of values; numbers to the right."""
+    listed = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", header_style="bold", show_edge=True)
+    for place, column in enumerate(columns):
+        numbers = bool(listed) and all(_is_number(row[place]) for row in listed)
+        table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*(escape(shown(value)) for value in row))
+    return table
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """A value as a table shows it: strings bare, instants short, the rest as EDN."""
+    match value:
+        case str():
+            return value
+        case None:
+            return ""
+        case datetime():
+            at = value.astimezone(UTC)
+            text = at.isoformat(sep=" ", timespec="milliseconds" if at.microsecond else "seconds")
+            return text.removesuffix("+00:00") + "Z"
+        case UUID():
+            return str(value)
+        case _:
+            return write(_plain(value), ordered=True)
+
+
+def in_order(rows: Any) -> list[Any]:
+    """Rows of an unordered answer in a stable order."""
+    return sorted(rows, key=sort_key) if isinstance(rows, Set) else list(rows)
+
+
+def report_map(report: TxReport) -> dict[Keyword, Any]:
+    """A report as data."""
+    return {
+        Keyword("tx"): report.tx,
+        Keyword("instant"): report.instant,
+        Keyword("commit-id"): report.commit_id,
+        Keyword("tx-data"): [list(datom) for datom in report.tx_data],
+        Keyword("tempids"): report.tempids,
+        Keyword("tx-meta"): report.tx_meta,
+        Keyword("purged"): report.purged,
+        Keyword("id"): report.id,
+        Keyword("repeated"): report.repeated,
+    }
+
+
+def commit_map(commit: Commit) -> dict[Keyword, Any]:
+    """A commit as data."""
+    return {
+        Keyword("commit-id"): commit.commit_id,
+        Keyword("parents"): list(commit.parents),
+        Keyword("tx"): commit.tx,
+        Keyword("instant"): commit.instant,
+    }
+
+
+def datom_rows(datoms: Iterable[Datom]) -> list[list[Any]]:
+    """Datoms as rows of five columns."""
+    return [list(datom) for datom in datoms]
+
+
+DATOM_COLUMNS = ("e", "a", "v", "tx", "added")
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples and read-only maps as what the writers know."""
+    if isinstance(value, Datom):
+        return list(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,118 @@
+"""``natalog serve`` and ``natalog demo``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from natalog.cli.connection import run, usage_error
+from natalog.cli.parsing import clock_argument
+
+
+class Role(StrEnum):
+    """Which actors a process runs."""
+
+    ALL = "all"
+    TRANSACTOR = "transactor"
+    QUERY = "query"
+    GC = "gc"
+
+
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="TOML file."),
+    ] = None,
+    nats: Annotated[
+        str | None,
+        typer.Option("--nats", metavar="URL", help="Use this NATS server, start none."),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen", metavar="HOST:PORT", help="Where the own server listens; port 0: any."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Where the own server stores.")
+    ] = None,
+    role: Annotated[Role, typer.Option("--role", help="Actors to run.")] = Role.ALL,
+    query_workers: Annotated[
+        int | None, typer.Option("--query-workers", min=1, help="Query processes.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", metavar="PORT", help="Prometheus and health.")
+    ] = None,
+    pin_clock: Annotated[
+        str | None,
+        typer.Option(
+            "--pin-clock", metavar="INSTANT", help="Stop the clock here: instants repeat."
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run the service.
+
+    Without --nats it starts its own durable nats-server.  When it can serve, it prints one line,
+    `natalog ready nats://HOST:PORT`, on stdout; SIGTERM or Ctrl-C stop it cleanly.
+
+    Examples:
+
+    natalog serve --data /var/lib/natalog
+
+    natalog serve --nats nats://nats.example.com:4222 --role query
+    """
+    if nats is not None and (listen is not None or data is not None):
+        usage_error("--nats uses a server that runs elsewhere; --listen and --data start one")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    pinned = clock_argument(pin_clock)
+    settings: dict[str, Any] = {
+        "nats": nats,
+        "listen": listen,
+        "data": data,
+        "role": role.value,
+        "query_workers": query_workers,
+        "metrics_port": metrics_port,
+    }
+    run(_serve(config, {k: v for k, v in settings.items() if v is not None}, pinned))
+
+
+async def _serve(path: Path | None, settings: dict[str, Any], pinned_ms: int | None) -> None:
+    # the actors and the engine are heavy; no other command needs them
+    from natalog.actors.config import ServiceConfig
+    from natalog.actors.service import running
+
+    config = ServiceConfig.load(path, **settings)
+    clock = None if pinned_ms is None else (lambda: pinned_ms)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    async with running(config, clock=clock) as service:
+        print(f"natalog ready {service.url}", flush=True)
+        await stop.wait()
+
+
+def demo(
+    path: Annotated[
+        Path | None,
+        typer.Option("--git", metavar="PATH", help="Repository to import instead of this one."),
+    ] = None,
+) -> None:
+    """Show what Natalog does: about a minute, on a service of its own, nothing left behind."""
+    from natalog.cli.demo import show
+
+    run(show(path))

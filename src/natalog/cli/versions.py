@@ -1,0 +1,297 @@
+"""Versioning and upkeep: ``branch``, ``branches``, ``merge``, ``diff``, ``history``, ``gc``, ..."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from natalog.cli.check import check_branch
+from natalog.cli.connection import (
+    REFUSED,
+    BranchOption,
+    ContextOption,
+    NatsOption,
+    TimeoutOption,
+    run_with_client,
+)
+from natalog.cli.output import EdnOption, JsonOption, Output, commit_map
+from natalog.cli.parsing import (
+    edn_argument,
+    instant_argument,
+    map_argument,
+    ref_argument,
+    tx_data_argument,
+)
+from natalog.cli.read import DatabaseArgument
+from natalog.cli.write import MetaOption, show_report
+from natalog.client import Client, Conn, Database
+from natalog.core.limits import ASK_TIMEOUT_S
+from natalog.report import Commit, Diff, TxReport
+
+
+def branch(
+    database: DatabaseArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new branch.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="REF", help="Branch, commit id or tx id to begin at."),
+    ] = None,
+    force_from: Annotated[
+        str | None,
+        typer.Option("--force", metavar="REF", help="Make NAME point here, even if it exists."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the branch instead.")] = False,
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+) -> None:
+    """Make a branch, or delete one with --delete.
+
+    Examples:
+
+    natalog branch people experiment --from db
+
+    natalog branch people experiment --delete
+    """
+    if delete and (source or force_from):
+        raise typer.BadParameter("--delete goes with neither --from nor --force")
+
+    async def work(client: Client) -> str:
+        conn = client.database(database)
+        if delete:
+            await conn.delete_branch(name)
+            return f"deleted branch {name}"
+        if force_from is not None:
+            db, parent = await _resolve(client, database, force_from)
+            await conn.force_branch(name, db, parents=[parent])
+            return f"branch {name} is now {force_from}"
+        await conn.branch(name, from_=None if source is None else ref_argument(source))
+        return f"made branch {name}"
+
+    typer.echo(run_with_client(nats, context, timeout, work))
+
+
+def branches(
+    database: DatabaseArgument,
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """List the branches of a database."""
+    out = Output(json, edn)
+    found = run_with_client(
+        nats, context, timeout, lambda client: client.database(database).branches()
+    )
+    if out.for_people:
+        out.table(["branch"], [[name] for name in sorted(found)])
+    else:
+        out.data(sorted(found))
+
+
+def merge(
+    database: DatabaseArgument,
+    parents: Annotated[
+        list[str], typer.Argument(metavar="REF...", help="Branches or commit ids to merge in.")
+    ],
+    tx_data: Annotated[
+        str | None,
+        typer.Option("--tx-data", metavar="EDN", help="The merge consists of exactly this."),
+    ] = None,
+    meta: MetaOption = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", metavar="fail|ours|theirs", help="What conflicts mean."),
+    ] = None,
+    branch: BranchOption = "db",
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Merge branches or commits into a branch.
+
+    Example: natalog merge people experiment --branch db --policy fail
+    """
+    out = Output(json, edn)
+    data = None if tx_data is None else tx_data_argument(tx_data, None)
+    about = map_argument(meta, "--meta")
+    named: list[str | UUID] = []
+    for text in parents:
+        ref = ref_argument(text)
+        named.append(text if isinstance(ref, int) else ref)
+
+    async def work(client: Client) -> TxReport:
+        conn = client.database(database, branch)
+        return await conn.merge(named, data, about, policy=policy)
+
+    show_report(out, run_with_client(nats, context, timeout, work))
+
+
+def diff(
+    database: DatabaseArgument,
+    left: Annotated[str, typer.Argument(metavar="FROM", help="Branch, commit, tx or instant.")],
+    right: Annotated[str, typer.Argument(metavar="TO", help="Branch, commit, tx or instant.")],
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Show the facts in which two database values differ.
+
+    Examples:
+
+    natalog diff people 2026-01-01 db
+
+    natalog diff people db experiment
+    """
+    out = Output(json, edn)
+
+    async def work(client: Client) -> Diff:
+        first, _ = await _resolve(client, database, left)
+        second, _ = await _resolve(client, database, right)
+        return await client.database(database).diff(first, second)
+
+    found = run_with_client(nats, context, timeout, work)
+    if out.for_people:
+        rows: list[tuple[Any, ...]] = [("-", *row) for row in found.removed]
+        rows += [("+", *row) for row in found.added]
+        out.table(["", "e", "a", "v"], rows)
+    else:
+        out.data(
+            {"added": [list(r) for r in found.added], "removed": [list(r) for r in found.removed]}
+        )
+
+
+async def _resolve(client: Client, database: str, text: str) -> tuple[Database, str | UUID]:
+    """The database value that a branch, commit id, tx id or instant means, and its parent name."""
+    conn: Conn = client.database(database)
+    ref = ref_argument(text)
+    if isinstance(ref, int):
+        return (await conn.db()).as_of(ref), conn.branch_name
+    if isinstance(ref, UUID):
+        return await conn.commit_db(ref), ref
+    if text[:4].isdigit() and "-" in text:
+        return (await conn.db()).as_of(instant_argument(text)), conn.branch_name
+    return await client.database(database, text).db(), text
+
+
+def history(
+    database: DatabaseArgument,
+    limit: Annotated[int | None, typer.Option("--limit", help="At most this many.")] = None,
+    branch: BranchOption = "db",
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """List the commits of a branch, newest first."""
+    out = Output(json, edn)
+
+    async def work(client: Client) -> list[Commit]:
+        return await client.database(database, branch).branch_history(limit=limit)
+
+    found = run_with_client(nats, context, timeout, work)
+    if out.for_people:
+        rows = [
+            (commit.commit_id, commit.tx, commit.instant, " ".join(map(str, commit.parents)))
+            for commit in found
+        ]
+        out.table(["commit", "tx", "instant", "parents"], rows)
+    else:
+        out.data([commit_map(commit) for commit in found])
+
+
+def gc(
+    database: DatabaseArgument,
+    before: Annotated[
+        str | None,
+        typer.Option("--before", metavar="INSTANT", help="Also free commits older than this."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Free what no branch needs any more.
+
+    Example: natalog gc people --dry-run
+    """
+    out = Output(json, edn)
+    limit = None if before is None else instant_argument(before)
+    found = run_with_client(
+        nats,
+        context,
+        timeout,
+        lambda client: client.database(database).gc(limit, dry_run=dry_run),
+    )
+    if out.for_people:
+        freed = found.get("freed") or []
+        out.table(["would be freed" if dry_run else "freed"], [[item] for item in freed])
+    else:
+        out.data(found)
+
+
+def erase(
+    database: DatabaseArgument,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[WHAT]", help="Map that names what to erase, in EDN."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Remove purged values from the log, snapshots and feeds for good; prints a receipt."""
+    out = Output(json, edn)
+    named = {} if what is None else edn_argument(what, "what to erase")
+    if not isinstance(named, dict):
+        raise typer.BadParameter("what to erase is an EDN map")
+    words = {str(key).lstrip(":").replace("-", "_"): value for key, value in named.items()}
+    if not yes:
+        typer.confirm("Erased values cannot be brought back. Go on?", abort=True)
+    out.data(
+        run_with_client(
+            nats, context, timeout, lambda client: client.database(database).erase(**words)
+        )
+    )
+
+
+def check(
+    database: DatabaseArgument,
+    branch: BranchOption = "db",
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Verify a branch: its log, the hash chain, the indexes, and what the service answers.
+
+    The log is read from its beginning and folded again; the result must equal, fact by fact, what
+    the service answers from.  Exit code 1 when anything differs.
+
+    Example: natalog check people
+    """
+    out = Output(json, edn)
+    findings = run_with_client(
+        nats, context, timeout, lambda client: check_branch(client, database, branch)
+    )
+    if out.for_people:
+        rows = [("ok" if good else "BROKEN", name, detail) for name, good, detail in findings]
+        out.table(["", "what", "found"], rows)
+    else:
+        out.data([{"check": name, "ok": good, "found": text} for name, good, text in findings])
+    if not all(good for _, good, _ in findings):
+        raise typer.Exit(REFUSED)
