@@ -13,13 +13,13 @@ from uuid import UUID
 import numpy as np
 
 from natalog.core.changes import Changes, Purge
-from natalog.core.database import TX_INSTANT, Database
+from natalog.core.database import Database
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import Kind, decode, encode, find, kind_of
 from natalog.core.index.pool import ValuePool
 from natalog.core.index.tree import OPEN, Fence, Row, RowTree
 from natalog.core.index.window import CURRENT
-from natalog.core.schema import Schema
+from natalog.core.schema import TX_INSTANT, Schema
 from natalog.core.values import Datom, Keyword
 
 
@@ -116,7 +116,7 @@ def _add(
 
 def _has_entity(aevt: RowTree, e: int) -> bool:
     last = aevt.leaves[-1]
-    return e <= last[0, -1] and aevt.with_first(e).shape[1] > 0
+    return bool(e <= last[0, -1]) and bool(aevt.with_first(e).shape[1])
 
 
 def _fold(

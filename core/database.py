@@ -161,7 +161,7 @@ class Database:
         window = self.window
         if not self.monotonic or (window.until_ms is None and window.after_ms is None):
             return window
-        found = self._cache.get("window")
+        found: Window | None = self._cache.get("window")
         if found is None:
             table = self.instants()
             found = window
@@ -174,7 +174,7 @@ class Database:
                 last = int(table.txs[spot - 1]) if spot else 0
                 found = replace(found, after_ms=None).after(tx=last)
             self._cache["window"] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def scan(self, attr: Keyword) -> Facts:
         """All visible facts of an attribute, ordered by entity.  Kept with this view."""
@@ -272,7 +272,7 @@ class Database:
 
     def referrers(self, e: int) -> list[tuple[int, Keyword]]:
         """``(entity, attribute)`` of every visible reference to an entity."""
-        found = []
+        found: list[tuple[int, Keyword]] = []
         for attr in self.indexes:
             declared = self.schema.get(attr)
             if declared is not None and declared.is_ref:
@@ -421,7 +421,7 @@ class Database:
     def _check(self) -> None:
         """Raise AssertionError unless every index holds its invariants and they agree."""
         self.entities._check()
-        pairs = set()
+        pairs: set[tuple[int, int]] = set()
         for attr, index in self.indexes.items():
             index._check()
             code = self.pool.find(attr)
@@ -448,14 +448,14 @@ def _latest_only(rows: Ints, window: Window, instants: Instants, *, many: bool) 
     started = (instants.of(rows[2]) <= cut) & (rows[2] <= top)
     ended = (rows[3] != OPEN) & (instants.of(rows[3]) <= cut) & (rows[3] <= top)
     last: dict[Any, int] = {}
-    keys = list(zip(rows[0].tolist(), rows[1].tolist() if many else [0] * rows.shape[1], strict=True))
+    keys = list(
+        zip(rows[0].tolist(), rows[1].tolist() if many else [0] * rows.shape[1], strict=True)
+    )
     starts, ends = started.tolist(), ended.tolist()
     for spot, key in enumerate(keys):
         if starts[spot]:
             last[key] = max(last.get(key, 0), int(rows[2, spot]))
         if ends[spot]:
             last[key] = max(last.get(key, 0), int(rows[3, spot]))
-    keep = [
-        starts[spot] and int(rows[2, spot]) >= last[key] for spot, key in enumerate(keys)
-    ]
+    keep = [starts[spot] and int(rows[2, spot]) >= last[key] for spot, key in enumerate(keys)]
     return rows[:, np.array(keep, dtype=np.bool_)]

@@ -80,7 +80,7 @@ def _limited(found: Iterable[Datom], limit: int | None) -> list[Datom]:
     return list(islice(found, limit))
 
 
-# --- components --------------------------------------------------------------------------------
+# --- components ----------------------------------------------------------------------------------
 
 
 def _prepare(
@@ -138,7 +138,7 @@ def _value(db: Database, attr: Keyword | None, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-# --- reading -----------------------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------------------------
 
 
 def _matching(db: Database, name: str, parts: tuple[Any, ...]) -> Iterator[Datom]:
@@ -277,7 +277,7 @@ def _attribute_datoms(
     ]
 
 
-# --- positions ---------------------------------------------------------------------------------
+# --- positions -----------------------------------------------------------------------------------
 
 
 def _position_key(name: str, parts: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -117,7 +117,7 @@ def error_classes() -> dict[str, type[NatalogError]]:
     return dict(_CLASSES)
 
 
-# --- reading text and bytes --------------------------------------------------------------------
+# --- reading text and bytes ----------------------------------------------------------------------
 
 
 class ReadError(NatalogError):
@@ -144,7 +144,7 @@ class LimitExceeded(ReadError):
     default_type = "read/limit"
 
 
-# --- transactions ------------------------------------------------------------------------------
+# --- transactions --------------------------------------------------------------------------------
 
 
 class TransactError(NatalogError):
@@ -205,7 +205,7 @@ class TransactPredicate(TransactError):
     default_type = "transact/attr-pred"
 
 
-# --- entity ids --------------------------------------------------------------------------------
+# --- entity ids ----------------------------------------------------------------------------------
 
 
 class EntityError(NatalogError):
@@ -236,7 +236,7 @@ class LookupRefSyntax(EntityError):
     default_type = "lookup-ref/syntax"
 
 
-# --- queries -----------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------
 
 
 class QueryError(NatalogError):
@@ -436,7 +436,7 @@ class MergeConflict(BranchError):
     default_type = "merge/conflict"
 
 
-# --- the service -----------------------------------------------------------------------------------
+# --- the service ---------------------------------------------------------------------------------
 
 
 class ServiceError(NatalogError):
@@ -506,7 +506,7 @@ class Internal(ServiceError):
     default_type = "service/internal"
 
 
-# --- storage -----------------------------------------------------------------------------------------
+# --- storage -------------------------------------------------------------------------------------
 
 
 class StorageError(NatalogError):

@@ -10,7 +10,7 @@ of 50,000 leaves (100 million rows) costs 20 microseconds.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -23,6 +23,8 @@ OPEN: Final = 2**63 - 1
 """The end of an interval that has not ended."""
 
 Fence = tuple[int, int]
+Key = tuple[int, ...]
+"""One or two leading columns."""
 Row = tuple[int, ...]
 
 _BULK: Final = 4  # inserts into one leaf from which a merge beats single insertions
@@ -105,7 +107,7 @@ class RowTree:
         """The rows whose first two columns are ``k1, k2``.  O(log n + rows)."""
         return self.between((k1, k2), (k1, k2))
 
-    def between(self, low: Sequence[int], high: Sequence[int]) -> Ints:
+    def between(self, low: Key, high: Key) -> Ints:
         """The rows from key ``low`` to key ``high``, both inclusive, one or two columns each.
 
         A key of one column stands for all rows that begin with it.
@@ -125,7 +127,7 @@ class RowTree:
         parts.append(leaves[-1][:, : _position(leaves[-1], high, "right")])
         return self._join(parts)
 
-    def from_key(self, low: Sequence[int]) -> Iterator[Ints]:
+    def from_key(self, low: Key) -> Iterator[Ints]:
         """Pieces of the table from key ``low`` to its end, in order."""
         first = max(bisect_left(self.fences, low) - 1, 0)
         for number, leaf in enumerate(self.leaves[first:]):
@@ -135,7 +137,7 @@ class RowTree:
 
     def has(self, k1: int, k2: int) -> bool:
         """Whether a row with this key exists."""
-        return self.with_both(k1, k2).shape[1] > 0
+        return bool(self.with_both(k1, k2).shape[1])
 
     def _join(self, parts: list[Ints]) -> Ints:
         if not parts:
@@ -252,7 +254,7 @@ def _fence(leaf: Ints) -> Fence:
     return (int(leaf[0, 0]), int(leaf[1, 0]))
 
 
-def _position(leaf: Ints, key: Sequence[int], side: Literal["left", "right"] = "left") -> int:
+def _position(leaf: Ints, key: Key, side: Literal["left", "right"] = "left") -> int:
     """Where ``key`` (one or two columns) goes in a leaf: before or after the rows that equal it."""
     column = leaf[0]
     if len(key) == 1:

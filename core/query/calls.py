@@ -19,7 +19,7 @@ from natalog.core.query.ast import BindScalar, Blank, Call, Const, Src, Term, Va
 from natalog.core.query.bind import bind, binding_vars
 from natalog.core.query.column import Column, aligned, column_of, packed, united
 from natalog.core.query.context import Context
-from natalog.core.query.forms import freeze
+from natalog.core.forms import freeze
 from natalog.core.query.functions import FUNCTIONS
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.relation import Relation, empty
@@ -108,13 +108,13 @@ def _bind_many(
     return tagged.join(produced).project(out, distinct=False)
 
 
-# --- calling -----------------------------------------------------------------------------------------
+# --- calling -------------------------------------------------------------------------------------
 
 
 def _results(
     ctx: Context, call: Call, bound: Relation, *, predicate: bool
 ) -> tuple[list[Any], Ints]:
-    """Results for the distinct argument rows, and for each row of ``bound`` which one is its own."""
+    """Results for the distinct argument rows, and for each row of ``bound`` its result."""
     names = call_vars(call)
     if names:
         slim = [bound.columns[name] for name in names]
@@ -159,9 +159,7 @@ def _shown(args: list[Any]) -> str:
     return text[:300]
 
 
-def _argument(
-    ctx: Context, call: Call, arg: Term, names: list[str]
-) -> tuple[int | None, Any]:
+def _argument(ctx: Context, call: Call, arg: Term, names: list[str]) -> tuple[int | None, Any]:
     """Where an argument comes from: a spot of the row, or a value of its own."""
     if isinstance(arg, Var):
         return names.index(arg.name), None
@@ -183,12 +181,10 @@ def _function(ctx: Context, call: Call) -> Callable[..., Any]:
     registered = ctx.functions.get(call.function)
     if registered is not None:
         return registered
-    raise QueryWhere(
-        f"There is no function or predicate {call.function}.", function=call.function
-    )
+    raise QueryWhere(f"There is no function or predicate {call.function}.", function=call.function)
 
 
-# --- whole columns --------------------------------------------------------------------------------------
+# --- whole columns -------------------------------------------------------------------------------
 
 
 def _operand(arg: Term, bound: Relation) -> Column | None:

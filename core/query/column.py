@@ -18,6 +18,7 @@ from natalog.core.index.encoding import Kind, decode, encode, find, order_of
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.limits import LONG_MAX, LONG_MIN
 
+
 class Column(NamedTuple):
     """Entries of one variable; ``pool`` gives the values of a ``code`` column."""
 
@@ -101,7 +102,7 @@ def _translated(column: Column, into: Column) -> Ints:
     ]
     entries = [absent if entry is None else entry for entry in found]
     table = np.array(entries, dtype=np.int64)
-    return table[inverse] if len(entries) else column.data
+    return table[inverse] if entries else column.data
 
 
 def _absent(data: Ints) -> int:
@@ -123,7 +124,7 @@ def united(columns: Sequence[Column], pool: ValuePool) -> Column:
     return Column("code", pool, np.concatenate([recoded(c, pool).data for c in columns]))
 
 
-# --- keys of several columns -----------------------------------------------------------------------
+# --- keys of several columns ---------------------------------------------------------------------
 
 
 def packed(columns: Sequence[Ints]) -> Ints:

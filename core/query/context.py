@@ -11,7 +11,7 @@ from natalog.core.errors import QueryBinding, QueryLimit, QueryTimeout
 from natalog.core.index.pool import ValuePool
 from natalog.core.limits import QUERY_ROWS_MAX
 from natalog.core.query.ast import Rules
-from natalog.core.query.registry import Registry
+from natalog.core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

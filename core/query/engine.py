@@ -23,12 +23,12 @@ from natalog.core.query.ast import (
 from natalog.core.query.bind import as_collection, bind
 from natalog.core.query.builtin_rules import with_builtins
 from natalog.core.query.context import Budget, Context, Rows, Source
-from natalog.core.query.forms import freeze
+from natalog.core.forms import freeze
 from natalog.core.query.functions import FUNCTIONS
 from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_options import UNSET, with_options
 from natalog.core.query.parse_rules import check_rules, parse_rules
-from natalog.core.query.registry import EMPTY, Registry
+from natalog.core.registry import EMPTY, Registry
 from natalog.core.query.relation import Relation, empty
 from natalog.core.query.result import QueryResult, answer, find_vars
 from natalog.core.query.solve import check_bindable, solve
@@ -177,5 +177,3 @@ def _check_functions(clauses: Iterable[Clause], functions: Registry) -> None:
         elif isinstance(clause, Or):
             for branch in clause.branches:
                 _check_functions(branch, functions)
-
-

@@ -99,21 +99,16 @@ def _distinct_rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     plain = dict.fromkeys(rows)
     if len(plain) == len(rows):
         return rows
-    classes = [set(map(type, column)) for column in zip(*plain, strict=True)]
+    classes = [set(map(type, column)) for column in zip(*rows, strict=True)]
     if all(len(found) == 1 and not found & _NESTED for found in classes):
-        if all(
-            len(set(map(type, column))) == 1 for column in zip(*rows, strict=True)
-        ):
-            return list(plain)
+        return list(plain)
     return list({value_key(row): row for row in reversed(rows)}.values())[::-1]
 
 
 _NESTED = {tuple, frozenset, dict}
 
 
-def _element_values(
-    ctx: Context, query: Query, element: FindElement, found: Relation
-) -> list[Any]:
+def _element_values(ctx: Context, query: Query, element: FindElement, found: Relation) -> list[Any]:
     if isinstance(element, FindVar):
         return found.columns[element.var.name].values()
     assert isinstance(element, FindPull)
@@ -124,7 +119,8 @@ def _pulled(ctx: Context, element: FindPull, column: Column, found: Relation) ->
     db = ctx.database(element.source)
     refs = column.values()
     if isinstance(element.pattern, Const):
-        return pull_many(db, element.pattern.value, refs, functions=ctx.functions)
+        pulled: list[Any] = pull_many(db, element.pattern.value, refs, functions=ctx.functions)
+        return pulled
     patterns = found.columns[element.pattern.name].values()
     return [
         pull(db, pattern, ref, functions=ctx.functions)
@@ -132,7 +128,7 @@ def _pulled(ctx: Context, element: FindPull, column: Column, found: Relation) ->
     ]
 
 
-# --- aggregates ------------------------------------------------------------------------------------------
+# --- aggregates ----------------------------------------------------------------------------------
 
 
 def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
@@ -233,9 +229,11 @@ def _fast_aggregate(
         else:
             totals = np.bincount(groups, weights=data, minlength=count)
         if name == "sum":
-            return totals.tolist()  # type: ignore[no-any-return]
+            summed: list[Any] = totals.tolist()
+            return summed
         sizes = np.bincount(groups, minlength=count)
-        return (totals / sizes).tolist()  # type: ignore[no-any-return]
+        means: list[Any] = (totals / sizes).tolist()
+        return means
     if name in ("min", "max"):
         operate = np.minimum if name == "min" else np.maximum
         firsts = np.unique(groups, return_index=True)[1]
@@ -245,7 +243,7 @@ def _fast_aggregate(
     return None
 
 
-# --- order, limit, shape ---------------------------------------------------------------------------------
+# --- order, limit, shape -------------------------------------------------------------------------
 
 
 def _shaped(query: Query, rows: list[tuple[Any, ...]], *, listed: bool) -> QueryResult:
@@ -269,9 +267,7 @@ def _shaped(query: Query, rows: list[tuple[Any, ...]], *, listed: bool) -> Query
     return QueryResult("set", rows)
 
 
-def _sorted(
-    rows: list[tuple[Any, ...]], column: int, *, descending: bool
-) -> list[tuple[Any, ...]]:
+def _sorted(rows: list[tuple[Any, ...]], column: int, *, descending: bool) -> list[tuple[Any, ...]]:
     """Stable order by one column, nil last in either direction."""
     there = [row for row in rows if row[column] is not None]
     absent = [row for row in rows if row[column] is None]
@@ -281,5 +277,3 @@ def _sorted(
     else:
         there.sort(key=lambda row: sort_key(row[column]), reverse=descending)
     return there + absent
-
-

@@ -125,7 +125,7 @@ def _once(ctx: Context, rules: Sequence[Rule], spots: Spots, seed: Relation) -> 
     return union(parts, names, ctx.pool)
 
 
-# --- recursion -----------------------------------------------------------------------------------------
+# --- recursion -----------------------------------------------------------------------------------
 
 
 def _is_recursive(ctx: Context, name: str) -> bool:
@@ -148,9 +148,7 @@ def _group(ctx: Context, name: str) -> frozenset[str]:
         }
         stack.extend(callees[rule])
     below = {rule: _reach(callees, rule) for rule in callees}
-    group = frozenset(
-        rule for rule in callees if name in below[rule] and rule in below[name]
-    )
+    group = frozenset(rule for rule in callees if name in below[rule] and rule in below[name])
     ctx.groups[name] = group
     return group
 
@@ -242,9 +240,7 @@ class Growing:
         self._seen = set()
         for part in (self.all, *self._next):
             columns = [part.columns[name].data.tolist() for name in self.names]
-            self._seen.update(
-                columns[0] if len(columns) == 1 else zip(*columns, strict=True)
-            )
+            self._seen.update(columns[0] if len(columns) == 1 else zip(*columns, strict=True))
 
     def _recoded(self, part: Relation) -> Relation:
         columns = {name: recoded(part.columns[name], self.pool) for name in self.names}
@@ -363,4 +359,3 @@ class Fixpoint:
 
 def _rest(rule: Rule, number: int) -> list[Clause]:
     return [clause for spot, clause in enumerate(rule.clauses) if spot != number]
-

@@ -46,8 +46,12 @@ def match_pattern(ctx: Context, pattern: Pattern, bound: Relation) -> Relation:
     bound, terms, hidden = _resolve_refs(ctx, source, bound, terms)
     if not bound.count:
         return empty([*bound.columns, *pattern_vars(pattern)], ctx.pool).project(
-            [*dict.fromkeys([*(n for n in bound.columns if n not in hidden),
-                             *pattern_vars(pattern)])], distinct=False
+            [
+                *dict.fromkeys(
+                    [*(n for n in bound.columns if n not in hidden), *pattern_vars(pattern)]
+                )
+            ],
+            distinct=False,
         )
     attrs = _attributes(source, bound, terms)
     if len(attrs) == 1 and not isinstance(terms[1], Var):
@@ -60,7 +64,7 @@ def match_pattern(ctx: Context, pattern: Pattern, bound: Relation) -> Relation:
     return found
 
 
-# --- lookup refs and idents in variables -----------------------------------------------------------
+# --- lookup refs and idents in variables ---------------------------------------------------------
 
 
 def _resolve_refs(
@@ -121,9 +125,8 @@ def _resolve_column(
     """Rows that name an entity, and its id; None where nothing needs resolving."""
     distinct, inverse = np.unique(column.data, return_inverse=True)
     values = Column(column.kind, column.pool, distinct).values()
-    if not any(isinstance(value, (Keyword, list, tuple)) for value in values):
-        if not any(isinstance(value, int) for value in values):
-            return distinct, None
+    if not any(isinstance(value, (int, Keyword, list, tuple)) for value in values):
+        return distinct, None
     ids: list[int] = []
     for value in values:
         found: int | None = None
@@ -143,7 +146,7 @@ def _resolve_column(
     return keep, table[keep]
 
 
-# --- one attribute -----------------------------------------------------------------------------------
+# --- one attribute -------------------------------------------------------------------------------
 
 
 def _attributes(db: Database, bound: Relation, terms: list[Term]) -> list[Keyword]:
@@ -191,7 +194,9 @@ def _match_attribute(
             wanted = (
                 find(term.value, index.kind, db.pool)
                 if spot == 2
-                else term.value if type(term.value) is int else None
+                else term.value
+                if type(term.value) is int
+                else None
             )
             if wanted is None or not LONG_MIN <= wanted <= LONG_MAX:
                 return empty(out, ctx.pool)
@@ -212,9 +217,11 @@ def _match_attribute(
         2: (index.kind, facts.v),
         3: ("long", facts.tx),
     }
-    joined = {name: column.take(rows) for name, column in bound.columns.items()} if (
-        rows is not None
-    ) else {}
+    joined = (
+        {name: column.take(rows) for name, column in bound.columns.items()}
+        if (rows is not None)
+        else {}
+    )
     for spot, term in enumerate(terms):
         if not isinstance(term, Var) or spot == 1:
             continue
@@ -223,7 +230,7 @@ def _match_attribute(
             column = Column("boolean", db.pool, flags.astype(np.int64))
         else:
             kind, data = data_of[spot]
-            column = Column(kind, db.pool, data)  # type: ignore[arg-type]
+            column = Column(kind, db.pool, data)
         other = columns.get(term.name) or joined.get(term.name)
         if other is not None:
             left, right = aligned(other, column)
@@ -266,8 +273,11 @@ def _fetch(
         column = bound.columns[value.name]
         index = db.indexes[attr]
         few = np.unique(column.data) if column.kind == kind else column.data
-        if index.avet is not None and len(few) <= _FEW and column.kind == kind and (
-            kind != "code" or column.pool is db.pool
+        if (
+            index.avet is not None
+            and len(few) <= _FEW
+            and column.kind == kind
+            and (kind != "code" or column.pool is db.pool)
         ):
             return _concatenated([db.scan_value(attr, entry) for entry in few.tolist()]), None
     return db.scan(attr), None
@@ -304,7 +314,7 @@ def _concatenated(parts: list[Facts]) -> Facts:
     )
 
 
-# --- several attributes --------------------------------------------------------------------------------
+# --- several attributes --------------------------------------------------------------------------
 
 
 def _match_attributes(
@@ -352,7 +362,7 @@ def _match_attributes(
     return bound.join(found) if seed_names or bound.columns else found
 
 
-# --- collections -----------------------------------------------------------------------------------------
+# --- collections ---------------------------------------------------------------------------------
 
 
 def _match_rows(ctx: Context, source: Rows, pattern: Pattern) -> Relation:
@@ -375,9 +385,7 @@ def _match_rows(ctx: Context, source: Rows, pattern: Pattern) -> Relation:
         for name in names:
             spots = places[name]
             value = row[spots[0]] if spots[0] < size else None
-            if any(
-                value_key(row[s] if s < size else None) != value_key(value) for s in spots[1:]
-            ):
+            if any(value_key(row[s] if s < size else None) != value_key(value) for s in spots[1:]):
                 break
             picked.append(value)
         else:
@@ -387,9 +395,5 @@ def _match_rows(ctx: Context, source: Rows, pattern: Pattern) -> Relation:
     if not names:
         return UNIT if hits else NOTHING
     ctx.tick(hits)
-    columns = {
-        name: column_of(values, ctx.pool) for name, values in zip(names, found, strict=True)
-    }
+    columns = {name: column_of(values, ctx.pool) for name, values in zip(names, found, strict=True)}
     return Relation(columns, hits).distinct()
-
-

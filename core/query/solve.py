@@ -56,10 +56,12 @@ def outputs(clause: Clause) -> frozenset[str]:
     return clause_vars(clause)
 
 
-# --- what can run --------------------------------------------------------------------------------------
+# --- what can run --------------------------------------------------------------------------------
 
 
-def check_bindable(ctx: Context, clauses: Sequence[Clause], bound: frozenset[str]) -> frozenset[str]:
+def check_bindable(
+    ctx: Context, clauses: Sequence[Clause], bound: frozenset[str]
+) -> frozenset[str]:
     """The variables bound once all clauses have run in some order.
 
     Raises `QueryWhere` when some clause can never run: its variables stay unbound.
@@ -91,9 +93,7 @@ def _insufficient(clauses: Sequence[Clause], bound: frozenset[str]) -> QueryWher
     )
 
 
-def ready(
-    ctx: Context, clause: Clause, bound: frozenset[str], others: Sequence[Clause]
-) -> bool:
+def ready(ctx: Context, clause: Clause, bound: frozenset[str], others: Sequence[Clause]) -> bool:
     """Whether a clause can run once ``bound`` is known; ``others`` may still bind more."""
     if isinstance(clause, Pattern):
         return True
@@ -149,7 +149,7 @@ def _rule_ready(ctx: Context, call: RuleCall, bound: frozenset[str]) -> bool:
     return verdict
 
 
-# --- running --------------------------------------------------------------------------------------------
+# --- running -------------------------------------------------------------------------------------
 
 
 class _State:
@@ -266,15 +266,13 @@ def _run_or(ctx: Context, clause: Or, bound: Relation) -> Relation:
     names = sorted(clause_vars(clause))
     shared = [name for name in names if name in bound.columns]
     seed = bound.project(shared)
-    found = union(
-        [solved(ctx, branch, seed, names) for branch in clause.branches], names, ctx.pool
-    )
+    found = union([solved(ctx, branch, seed, names) for branch in clause.branches], names, ctx.pool)
     if not names:
         return bound if found.count else bound.take(np.zeros(bound.count, dtype=np.bool_))
     return bound.join(found)
 
 
-# --- choosing -------------------------------------------------------------------------------------------
+# --- choosing ------------------------------------------------------------------------------------
 
 
 def _next(ctx: Context, remaining: list[Clause], state: _State) -> Clause:
@@ -327,5 +325,3 @@ def _rule_price(ctx: Context, call: RuleCall, rows: int, bound: frozenset[str]) 
         return rows * 8.0
     source = ctx.sources.get(call.source)
     return float(len(source)) if isinstance(source, Database) else 1e6
-
-
