@@ -120,6 +120,11 @@ def _order_word(word: str) -> Any:
     return Keyword(bare) if bare in ("asc", "desc") else Symbol(word)
 
 
+def pull_pattern(pattern: Any) -> Any:
+    """A pull pattern, read if it is EDN text."""
+    return read(pattern) if isinstance(pattern, str) else pattern
+
+
 # --- answers -------------------------------------------------------------------------------------
 
 
@@ -130,9 +135,9 @@ def query_answer(kind: str, result: Any) -> Any:
     collection a list; a tuple a tuple or None; maps a list of dicts.
     """
     match kind:
-        case "relation":
-            if isinstance(result, Set):
-                return make_set(tuple(row) for row in result)
+        case "set":
+            return make_set(map(_row, result))
+        case "rows":
             return [tuple(row) for row in result]
         case "tuple":
             return None if result is None else tuple(result)
@@ -140,3 +145,13 @@ def query_answer(kind: str, result: Any) -> Any:
             return list(result)
         case _:
             return result
+
+
+def _row(row: Any) -> tuple[Any, ...]:
+    """A row of a set; what arrived as a list inside it is a tuple there."""
+    found = tuple(row)
+    return tuple(map(_hashable, found)) if list in map(type, found) else found
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value

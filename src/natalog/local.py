@@ -25,6 +25,7 @@ from natalog._shapes import (
     checked_name,
     components,
     order_by,
+    pull_pattern,
     query_answer,
     time_point,
     transaction,
@@ -377,18 +378,18 @@ class Database:
         self, pattern: Any, eid: Any, *, timeout: float | None = None
     ) -> dict[Any, Any] | None:
         """The tree that ``pattern`` describes from one entity on; None when nothing is there."""
-        return pull(self.value, _form(pattern), eid)
+        return pull(self.value, pull_pattern(pattern), eid)
 
     def pull_many(
         self, pattern: Any, eids: Sequence[Any], *, timeout: float | None = None
     ) -> list[dict[Any, Any] | None]:
         """`pull` for several entities, in their order."""
-        return list(pull_many(self.value, _form(pattern), list(eids)))
+        return list(pull_many(self.value, pull_pattern(pattern), list(eids)))
 
     def entity(self, eid: Any, *, timeout: float | None = None) -> dict[Any, Any] | None:
         """All attributes of an entity with ``:db/id``; None when there is none."""
         found = entity(self.value, eid)
-        return None if found is None else found.to_map()
+        return None if found is None else found.to_dict()
 
     def datoms(
         self, index: str, *parts: Any, limit: int | None = None, timeout: float | None = None
@@ -451,20 +452,15 @@ def run_query(
         def expired() -> bool:
             return time.monotonic() > end
 
+    named = {"order_by": _order_by(order_by), "limit": limit, "offset": offset}
     result = _query.q(
         query,
         *[one.value if isinstance(one, Database) else one for one in inputs],
-        order_by=_order_by(order_by),
-        limit=limit,
-        offset=offset,
+        **{name: value for name, value in named.items() if value is not None},
         expired=expired,
         fuel=fuel,
     )
     return query_answer(result.kind, result.python())
-
-
-def _form(pattern: Any) -> Any:
-    return read(pattern) if isinstance(pattern, str) else pattern
 
 
 _order_by = order_by

@@ -10,6 +10,7 @@ from natalog._shapes import (
     attribute,
     components,
     order_by,
+    pull_pattern,
     query_answer,
     time_point,
     transaction,
@@ -123,7 +124,7 @@ class Database:
         self, pattern: Any, eid: Any, *, timeout: float | None = None
     ) -> dict[Any, Any] | None:
         """The tree that ``pattern`` describes from one entity on; None when nothing is there."""
-        answer = await self._ask("pull", {"pattern": pattern, "eid": eid}, timeout)
+        answer = await self._ask("pull", {"pattern": pull_pattern(pattern), "eid": eid}, timeout)
         found: dict[Any, Any] | None = answer.body["result"]
         return found
 
@@ -131,7 +132,9 @@ class Database:
         self, pattern: Any, eids: Sequence[Any], *, timeout: float | None = None
     ) -> list[dict[Any, Any] | None]:
         """`pull` for several entities, in their order."""
-        answer = await self._ask("pull", {"pattern": pattern, "eids": list(eids)}, timeout)
+        answer = await self._ask(
+            "pull", {"pattern": pull_pattern(pattern), "eids": list(eids)}, timeout
+        )
         return list(answer.body["result"])
 
     async def entity(self, eid: Any, *, timeout: float | None = None) -> dict[Any, Any] | None:
