@@ -29,7 +29,7 @@ class Keyword:
     ('person', 'name')
     """
 
-    __slots__ = ("_hash", "name", "namespace", "sort", "text")
+    __slots__ = ("name", "namespace", "sort", "text")
     _interned: ClassVar[dict[str, Keyword]] = {}
     text: str
     """``"ns/name"``, without the colon."""
@@ -37,7 +37,6 @@ class Keyword:
     name: str
     sort: tuple[bool, bytes, bytes]
     """Order: without a namespace first, then by namespace and name in UTF-16 units."""
-    _hash: int
 
     def __new__(cls, text: str) -> Keyword:
         found = cls._interned.get(text)
@@ -57,7 +56,6 @@ class Keyword:
         self.namespace = space or None
         self.name = name
         self.sort = (bool(space), utf16(space), utf16(name))
-        self._hash = hash((":", bare))
         return cls._interned.setdefault(bare, self)
 
     def __reduce__(self) -> tuple[type[Keyword], tuple[str]]:
@@ -69,11 +67,7 @@ class Keyword:
     def __deepcopy__(self, memo: dict[int, Any]) -> Keyword:
         return self
 
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    # equality and hash are those of the object: a name has one object, and C is fast
 
     def __lt__(self, other: Keyword) -> bool:
         return self.sort < other.sort

@@ -31,7 +31,7 @@ def check_value(work: Work, plan: Plan, value: Any) -> None:
                 attribute=plan.ident,
                 predicate=name,
             )
-        if predicate(value) is not True:
+        if not predicate(value):
             raise TransactPredicate(
                 f"The predicate {name} refuses {value!r} for {plan.ident}.",
                 attribute=plan.ident,
@@ -78,7 +78,7 @@ def ask_specs(work: Work, asks: list[tuple[int, Keyword, Any]], after: Database)
                 spec=spec,
                 predicate=name,
             )
-        if predicate(after, e) is not True:
+        if not predicate(after, e):
             raise TransactEnsure(
                 f"The predicate {name} of {spec} refuses entity {e}.",
                 entity=e,
@@ -90,7 +90,7 @@ def ask_specs(work: Work, asks: list[tuple[int, Keyword, Any]], after: Database)
 def ask_reports(work: Work, report: TxReport) -> None:
     """Ask the registered report predicates; raises `TransactPredicate`."""
     for name, predicate in work.functions.reports.items():
-        if predicate(report) is not True:
+        if not predicate(report):
             raise TransactPredicate(
                 f"The transaction is refused by {name}.",
                 type="transact/tx-pred",

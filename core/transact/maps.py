@@ -25,12 +25,11 @@ from natalog.core.values import Datom, Keyword, is_long, kw, value_key
 if TYPE_CHECKING:
     from natalog.core.transact.state import Work
 
-NESTED_MAPS_MAX: Final = 256
+NESTED_MAPS_MAX: Final = 128
 """Levels of maps within maps."""
 
 _ID_KEYS: Final = frozenset({kw("db/id"), "db/id", ":db/id"})
 _ENSURE_KEYS: Final = frozenset({kw("db/ensure"), "db/ensure", ":db/ensure"})
-_ABSENT: Final = object()
 _new_datom: Final = tuple.__new__
 
 Pairs = list[tuple[Entry, Any]]
@@ -43,7 +42,7 @@ def transact_map(work: Work, operation: dict[Any, Any]) -> int | None:
     work.depth += 1
     if work.depth > NESTED_MAPS_MAX:
         raise TransactSyntax(f"Maps are nested deeper than {NESTED_MAPS_MAX} levels.")
-    entity: Any = _ABSENT
+    entity: Any = None
     specs: Any = None
     identifies = False
     pairs: Pairs = []
@@ -183,7 +182,7 @@ def _entity_of_map(
         if work.pending:
             flush(work)
         found, identities = _identified(work, operation, pairs)
-    if raw is _ABSENT:
+    if raw is None:
         if found is not None:
             return found[0], False
         claim = claimed(work, identities)

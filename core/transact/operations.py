@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.errors import (
+    NatalogError,
     TransactCas,
     TransactError,
     TransactSchema,
@@ -208,12 +209,7 @@ def _existing_value(work: Work, entry: Entry, value: Any, operation: Operation, 
     if plan.ref:
         if is_tempid(value):
             return work.tempids.get(value)
-        try:
-            return find_entity(work, value, operation, text=text)
-        except TransactError:
-            raise
-        except Exception:
-            return None
+        return find_entity(work, value, operation, text=text)
     try:
         return scalar(work, plan, value, operation, text)
     except TransactError:
@@ -346,7 +342,16 @@ def _run(work: Work, name: str, arguments: Sequence[Any]) -> None:
     if work.dirty:
         work.refresh()
     between = apply_changes(work.db, work.changes())
-    produced = work.functions.transaction[name](between, *arguments)
+    try:
+        produced = work.functions.transaction[name](between, *arguments)
+    except NatalogError:
+        raise
+    except Exception as error:
+        raise TransactError(
+            f"The transaction function {name} failed: {error}",
+            type="transact/function",
+            function=name,
+        ) from error
     if produced is None:
         return
     if not isinstance(produced, list | tuple):

@@ -18,6 +18,8 @@ from natalog.core.errors import (
     TransactPurge,
     TransactSyntax,
 )
+from natalog.core.index.encoding import decode_one
+from natalog.core.index.tree import OPEN
 from natalog.core.schema import IDENT, TX_INSTANT
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.resolve import CURRENT_TX, current_tx, find_entity, is_tempid, lookup
@@ -104,27 +106,21 @@ def purge_before(work: Work, operation: Operation) -> None:
             f"{operation!r} needs an instant with a time zone.", operation=list(operation)
         )
     cutoff = instant_ms(at)
-    for e, attr, value in _closed_before(past, cutoff):
+    for e, attr, value in _closed_before(past.current(), cutoff):
         work.purges.append(Purge(e, attr, value, cutoff))
 
 
-def _closed_before(past: Database, cutoff: int) -> Iterable[tuple[int, Keyword, Any]]:
-    """Facts with a retracted assertion that was made before ``cutoff`` (ms); O(history)."""
-    instants = {d.e: instant_ms(d.v) for d in past.datoms("aevt", [TX_INSTANT])}
-    asserted: dict[tuple[int, Keyword, Any], list[int]] = {}
-    retractions: dict[tuple[int, Keyword, Any], int] = {}
-    values: dict[tuple[int, Keyword, Any], Any] = {}
-    for e, attr, value, tx, added in past.datoms("eavt"):
-        fact = (e, attr, value_key(value))
-        if added:
-            asserted.setdefault(fact, []).append(tx)
-        else:
-            retractions[fact] = retractions.get(fact, 0) + 1
-            values[fact] = value
-    for fact, count in retractions.items():
-        closed = sorted(asserted.get(fact, ()))[:count]
-        if any(instants.get(tx, cutoff) < cutoff for tx in closed):
-            yield fact[0], fact[1], values[fact]
+def _closed_before(db: Database, cutoff: int) -> Iterable[tuple[int, Keyword, Any]]:
+    """Facts with a retracted assertion made before ``cutoff`` (ms); O(facts), by column."""
+    instants = db.instants()
+    for attr, index in db.indexes.items():
+        rows = index.aevt.flat()
+        hit = (rows[3] != OPEN) & (instants.of(rows[2]) < cutoff)
+        if not hit.any():
+            continue
+        facts = dict.fromkeys(zip(rows[0][hit].tolist(), rows[1][hit].tolist(), strict=True))
+        for e, code in facts:
+            yield e, attr, decode_one(code, index.kind, db.pool)
 
 
 # --- the facts of an entity ------------------------------------------------------------------
