@@ -17,7 +17,7 @@ from natalog.core.index.encoding import double_column, doubles
 from natalog.core.index.pool import Ints
 from natalog.core.query.ast import BindScalar, Blank, Call, Const, Src, Term, Var
 from natalog.core.query.bind import bind, binding_vars
-from natalog.core.query.column import Column, aligned, column_of, packed, united
+from natalog.core.query.column import Column, aligned, column_of, largest, packed, united
 from natalog.core.query.context import Context
 from natalog.core.forms import freeze
 from natalog.core.query.functions import FUNCTIONS
@@ -234,7 +234,7 @@ def _numbers(left: Column, right: Column) -> tuple[Any, Any] | None:
         if column.kind == "double":
             pair.append(doubles(column.data))
             continue
-        if len(column.data) and int(np.abs(column.data).max()) > _SAFE:
+        if largest(column.data) > _SAFE:
             return None
         pair.append(column.data.astype(np.float64))
     return pair[0], pair[1]
@@ -252,7 +252,7 @@ def _computed(ctx: Context, call: Call, bound: Relation) -> Column | None:
         return None
     operate: Any = np.add if name == "+" else np.subtract
     if left.kind == "long":
-        if any(len(c.data) and int(np.abs(c.data).max()) > _SAFE for c in (left, right)):
+        if largest(left.data) > _SAFE or largest(right.data) > _SAFE:
             return None
         data = np.broadcast_to(operate(left.data, right.data), (bound.count,))
         return Column("long", ctx.pool, data)

@@ -155,6 +155,11 @@ def packed_pair(left: Sequence[Ints], right: Sequence[Ints]) -> tuple[Ints, Ints
     return both[:count], both[count:]
 
 
+def largest(data: Ints) -> int:
+    """The largest magnitude of integers, 0 of none; exact also for the smallest integer."""
+    return max(int(data.max()), -int(data.min())) if len(data) else 0
+
+
 def first_of_each(key: Ints) -> Ints:
     """Ascending row numbers of the first row of every distinct key."""
     if len(key) > 1 and bool((key[1:] > key[:-1]).all()):

@@ -22,7 +22,7 @@ from natalog.core.query.ast import (
     Query,
     Var,
 )
-from natalog.core.query.column import Column, packed
+from natalog.core.query.column import Column, largest, packed
 from natalog.core.query.context import Context
 from natalog.core.query.relation import Relation
 from natalog.core.values import make_set, sort_key, value_key
@@ -210,7 +210,7 @@ def _fast_aggregate(
         return counts
     if column.kind == "long":
         data: Any = column.data
-        top = int(np.abs(data).max()) if len(data) else 0
+        top = largest(data)
         if name in ("sum", "avg") and top * len(data) >= _SUM_SAFE:
             return None
     elif column.kind == "double":
