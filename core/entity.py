@@ -13,6 +13,7 @@ from typing import Any, Final
 from natalog.core.database import Database
 from natalog.core.errors import ViewRefused
 from natalog.core.forms import forward_attribute, frozen_set
+from natalog.core.pull.fetch import values_of
 from natalog.core.values import FrozenMap, Keyword
 
 DB_ID: Final = Keyword("db/id")
@@ -97,7 +98,7 @@ class Entity(Mapping[Keyword, Any]):
             if declared.component:
                 return holders[0] if holders else None
             return frozenset(holders) or None
-        values: list[Any] = db.values(self._id, attr)
+        values = list(values_of(db, self._id, attr))
         if is_ref:
             values = [Entity(db, e) for e in values]
         if not values:

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from natalog.core.database import Database
-from natalog.core.index.encoding import decode, order_of
+from natalog.core.index.encoding import decode, decode_one, order_of
+from natalog.core.index.tree import OPEN
 from natalog.core.values import Keyword
 
 _BULK_ENTITIES_MIN: Final = 4
@@ -18,13 +19,33 @@ _ROWS_PER_ENTITY_MAX: Final = 256
 _NONE: Final[tuple[Any, ...]] = ()
 
 
+def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
+    """The visible values of an attribute of one entity, in index order."""
+    if not db.is_current:
+        return db.values(e, attr)
+    index = db.indexes.get(attr)
+    if index is None:
+        return _NONE
+    _, entries, _, ended = index.aevt.with_first(e).tolist()
+    if len(entries) == 1:
+        return [decode_one(entries[0], index.kind, db.pool)] if ended[0] == OPEN else _NONE
+    if index.kind == "code" and ended.count(OPEN) > 1:
+        return db.values(e, attr)  # codes do not order as their values do
+    kind, pool = index.kind, db.pool
+    return [
+        decode_one(entry, kind, pool)
+        for entry, end in zip(entries, ended, strict=True)
+        if end == OPEN
+    ]
+
+
 def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[Any]]:
     """For each entity its visible values of an attribute, in index order."""
     index = db.indexes.get(attr)
     if index is None:
         return [_NONE] * len(eids)
     if not _bulk(len(eids), len(index.aevt)):
-        return [db.values(e, attr) for e in eids]
+        return [values_of(db, e, attr) for e in eids]
     facts = db.scan(attr)
     wanted = np.array(eids, dtype=np.int64)
     starts = facts.e.searchsorted(wanted, "left")

@@ -56,6 +56,8 @@ class Pattern:
 
     wildcard: bool
     specs: tuple[Spec, ...]
+    flat: bool = False
+    """Whether it only names attributes of the entity itself."""
 
     @property
     def forward(self) -> dict[Keyword, list[Spec]]:
@@ -94,7 +96,17 @@ def parse_pull(form: Any) -> Pattern:
     """
     if isinstance(form, Pattern):
         return form
+    if isinstance(form, list) and all(type(item) in _NAMES for item in form):
+        return _cached_names(tuple(form))
     return _cached(_Form(freeze(form)))
+
+
+_NAMES: Final = (Keyword, str, Symbol)
+
+
+@lru_cache(maxsize=PARSED_QUERIES_MAX)
+def _cached_names(form: tuple[Keyword | str | Symbol, ...]) -> Pattern:
+    return _cached(_Form(form))
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
@@ -125,7 +137,19 @@ def _pattern(form: Any, depth: int) -> Pattern:
             continue
         for spec in _specs(item, depth):
             specs[(spec.name, value_key(spec.key))] = spec
-    return Pattern(wildcard, tuple(specs.values()))
+    return _made(wildcard, tuple(specs.values()))
+
+
+def _made(wildcard: bool, specs: tuple[Spec, ...]) -> Pattern:
+    flat = not wildcard and all(
+        not spec.reverse
+        and spec.sub is None
+        and spec.recursion is None
+        and spec.xform is None
+        and spec.attr is not DB_ID
+        for spec in specs
+    )
+    return Pattern(wildcard, specs, flat)
 
 
 def _is_wildcard(form: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from natalog.core.database import Database
 from natalog.core.errors import EntityIdSyntax, PullParse, QueryLimit, TransactSchema, ViewRefused
 from natalog.core.limits import PULL_DEPTH_MAX, PULL_ENTITIES_MAX
-from natalog.core.pull.fetch import attributes_many, holders_many, values_many
+from natalog.core.pull.fetch import attributes_many, holders_many, values_many, values_of
 from natalog.core.pull.parse import (
     DB_ID,
     MISSING,
@@ -40,7 +40,40 @@ def pull(db: Database, pattern: Any, eid: Any, *, functions: Registry = EMPTY) -
     reference; `EntityIdMissing` for a lookup ref or ident of nothing; `TransactSchema` for an
     undeclared attribute where the schema is strict; `ViewRefused` on a history; `QueryLimit`.
     """
-    return pull_many(db, pattern, (eid,), functions=functions)[0]
+    parsed = parse_pull(pattern)
+    if parsed.flat and not db.is_history:
+        found = _flat(db, parsed, _entity(db, eid))
+        if found is not None:
+            return found or None
+    return pull_many(db, parsed, (eid,), functions=functions)[0]
+
+
+def _flat(db: Database, pattern: Pattern, e: int) -> Result | None:
+    """The result of a pattern that follows nothing; None when it meets a component after all."""
+    out: Result = {}
+    for spec in pattern.specs:
+        attribute = _attribute(db, spec.attr)
+        values = values_of(db, e, spec.attr)
+        if not values:
+            if spec.default is not MISSING:
+                out[spec.key] = spec.default
+        elif attribute is None:
+            out[spec.key] = values[0]
+        elif attribute.is_ref:
+            if attribute.component:
+                return None
+            shown = [{DB_ID: value} for value in values[: spec.limit]]
+            out[spec.key] = shown if attribute.many else shown[0]
+        else:
+            out[spec.key] = list(values[: spec.limit]) if attribute.many else values[0]
+    return out
+
+
+def _attribute(db: Database, attr: Keyword) -> Attribute | None:
+    attribute = db.schema.get(attr)
+    if attribute is None and db.config.schema_flexibility == "write":
+        raise TransactSchema(f"The attribute {attr} is not declared.", attribute=str(attr))
+    return attribute
 
 
 def pull_many(
@@ -170,7 +203,7 @@ class _Run:
             self._expand(only, again)
 
     def _spec(self, spec: Spec, pattern: Pattern, nodes: list[_Node], eids: Sequence[int]) -> None:
-        attribute = self._attribute(spec.attr)
+        attribute = _attribute(self.db, spec.attr)
         is_ref = attribute is not None and attribute.is_ref
         if spec.reverse:
             found = holders_many(self.db, eids, spec.attr) if is_ref else [()] * len(nodes)
@@ -202,12 +235,6 @@ class _Run:
                 continue
             shown = [{DB_ID: value} for value in values] if is_ref else list(values)
             node.out[key] = self._shaped(spec, shown if many else shown[0])
-
-    def _attribute(self, attr: Keyword) -> Attribute | None:
-        attribute = self.db.schema.get(attr)
-        if attribute is None and self.db.config.schema_flexibility == "write":
-            raise TransactSchema(f"The attribute {attr} is not declared.", attribute=str(attr))
-        return attribute
 
     def _refuse(self, spec: Spec, attribute: Attribute | None, eids: Sequence[int]) -> None:
         if attribute is not None and attribute.value_type is not None:
