@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from natalog.core.edn import read
-from natalog.core.errors import BadRequest, InvalidName, InvalidTimePoint
+from natalog.core.errors import InvalidName, InvalidTimePoint, TransactSyntax
 from natalog.core.limits import NAME_LENGTH_MAX
 from natalog.core.values import Keyword, Symbol, make_set
 from natalog.report import TxReport
@@ -52,18 +52,18 @@ def transaction(tx_data: Any, tx_meta: Any) -> tuple[list[Any], dict[Any, Any] |
     if isinstance(tx_data, Mapping):
         inner = _first(tx_data, _TX_DATA_KEYS)
         if inner is None:
-            raise BadRequest(
+            raise TransactSyntax(
                 "a transaction is a list of operations, or a map with tx_data", keys=_keys(tx_data)
             )
         meta = _first(tx_data, _TX_META_KEYS)
         return transaction(inner, tx_meta if tx_meta is not None else meta)
     if isinstance(tx_data, (bytes, Set)) or not isinstance(tx_data, Iterable):
-        raise BadRequest(
+        raise TransactSyntax(
             f"a transaction is a list of operations, not {type(tx_data).__name__}",
             given=repr(tx_data)[:200],
         )
     if tx_meta is not None and not isinstance(tx_meta, Mapping):
-        raise BadRequest("tx_meta is a map of facts about the transaction", given=repr(tx_meta))
+        raise TransactSyntax("tx_meta is a map of facts about the transaction", given=repr(tx_meta))
     return list(tx_data), None if tx_meta is None else dict(tx_meta)
 
 

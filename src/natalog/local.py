@@ -46,6 +46,7 @@ from natalog.core.errors import (
 )
 from natalog.core.pull import pull, pull_many
 from natalog.core.record import TxRecord, purge_refs
+from natalog.core.schema import TX_INSTANT
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, ms_instant
 from natalog.report import Commit, TxReport
@@ -146,12 +147,17 @@ class Conn:
         self._lock = threading.Lock()
         self._reports: list[TxReport] = []
         self._by_id: dict[str, TxReport] = {}
-        self._value = Value.empty(config)
+        empty = Value.empty(config)
+        # the same records as in a service's log, so that equal histories have equal commit ids
+        self._created = clock()
         genesis = TxRecord(
-            kind="genesis", tx=self._value.tx0, instant_ms=None, config=config.to_mapping()
+            kind="genesis",
+            tx=empty.tx0,
+            instant_ms=self._created,
+            config={**config.to_mapping(), "name": name},
         )
         self._genesis = commit_id(genesis.encode())
-        self._head = self._genesis
+        self._value = replace(empty, commit_id=self._genesis)
 
     def __repr__(self) -> str:
         return f"local.Conn({self.database!r})"
@@ -170,22 +176,9 @@ class Conn:
             if id is not None and id in self._by_id:
                 return _repeated(self._by_id[id])
             made = _transact.process(self._value, data, meta, now_ms=self._clock())
-            record = TxRecord(
-                kind="transaction",
-                tx=made.tx,
-                instant_ms=made.instant_ms,
-                lane=self._value.lane,
-                max_eid=made.changes.max_eid,
-                parents=(self._head,),
-                datoms=made.datoms,
-                purges=purge_refs(self._value, made.datoms, made.changes.purges),
-                tempids=made.tempids,
-                tx_meta=made.tx_meta,
-                id=id,
-            )
-            self._head = commit_id(record.encode())
-            self._value = made.db_after
-            report = _report(made, self._head, id, self.database)
+            head = commit_id(_record(made, self._value, id).encode())
+            self._value = replace(made.db_after, commit_id=head)
+            report = _report(made, head, id, self.database)
             self._reports.append(report)
             if id is not None:
                 self._by_id[id] = report
@@ -213,7 +206,7 @@ class Conn:
         return {
             "database": self.database,
             "branch": self.branch_name,
-            "commit_id": self._head,
+            "commit_id": value.commit_id,
             "max_tx": value.max_tx,
             "max_eid": value.max_eid,
             "datoms": len(value),
@@ -232,7 +225,7 @@ class Conn:
         self, *, limit: int | None = None, timeout: float | None = None
     ) -> list[Commit]:
         """The commits, newest first; the last one stands before the first transaction."""
-        found: list[Commit] = [Commit(self._genesis, (), self._value.tx0, None)]
+        found = [Commit(self._genesis, (), self._value.tx0, ms_instant(self._created))]
         for report in self._reports:
             assert report.commit_id is not None
             parent = found[-1].commit_id
@@ -257,7 +250,7 @@ class Conn:
 
     def commit_db(self, commit_id: UUID, **_: Any) -> Database:
         """The value of the head commit; earlier ones are not kept in this process."""
-        if commit_id != self._head:
+        if commit_id != self._value.commit_id:
             _refuse("commit_db")
         return self.db()
 
@@ -296,6 +289,25 @@ class _Reports(Iterator[TxReport]):
 
 def _refuse(verb: str) -> NoReturn:
     raise NotImplementedYet(f"A database in this process does not serve {verb}.", verb=verb)
+
+
+def _record(made: CoreReport, before: Value, id: str | None) -> TxRecord:
+    assert before.commit_id is not None
+    changes = made.changes
+    return TxRecord(
+        kind="transaction",
+        tx=made.tx,
+        instant_ms=made.instant_ms,
+        lane=before.lane,
+        max_eid=changes.max_eid,
+        parents=(before.commit_id,),
+        datoms=changes.datoms,
+        purges=purge_refs(before, changes.datoms, changes.purges),
+        tempids=made.tempids,
+        tx_meta={key: value for key, value in made.tx_meta.items() if key is not TX_INSTANT},
+        id=id,
+        purged=made.purged,
+    )
 
 
 def _report(

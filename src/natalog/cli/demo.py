@@ -23,7 +23,6 @@ from natalog.cli.imports import import_commits, import_git
 from natalog.cli.output import in_order, make_console, make_table, shown
 from natalog.client import Client, Conn, Database, connect
 from natalog.core.errors import ServerFailed
-from natalog.core.values import kw
 from natalog.importing.git import count_commits
 from natalog.importing.sample import sample_commits
 from natalog.report import TxReport
@@ -35,7 +34,8 @@ _FEED_TIMEOUT_S = 30.0
 PEOPLE_SCHEMA = """
 [{:db/ident :name :db/valueType :db.type/string :db/cardinality :db.cardinality/one
   :db/unique :db.unique/identity}
- {:db/ident :age  :db/valueType :db.type/long   :db/cardinality :db.cardinality/one}]
+ {:db/ident :age    :db/valueType :db.type/long   :db/cardinality :db.cardinality/one}
+ {:db/ident :source :db/valueType :db.type/string :db/cardinality :db.cardinality/one}]
 """
 NAME_AND_AGE = "[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]"
 CHANGED_AGES = "[:find ?n ?a :in $ $since :where [$ ?e :name ?n] [$since ?e :age ?a]]"
@@ -174,7 +174,7 @@ async def _people(stage: Stage, client: Client) -> None:
     stage.say(f"Transaction {first.tx} says that Alice is 25, transaction after it that she is 30,")
     await asyncio.sleep(0.05)
     await conn.transact([{"db/id": ["name", "Alice"], "age": 30}])
-    await conn.transact([{"name": "Bob", "age": 40}], tx_meta={kw("db/doc"): "a newcomer"})
+    await conn.transact([{"name": "Bob", "age": 40}], tx_meta={"source": "the front desk"})
     stage.say("and a third one adds Bob.  The current value:")
     db = await conn.db()
     columns = ("?n", "?a")
