@@ -62,6 +62,8 @@ class System(Protocol):
 
     async def connect(self, name: str, branch: str) -> Any: ...
 
+    async def q(self, db: Any, query: Any, inputs: list[Any], options: dict[str, Any]) -> Any: ...
+
 
 class ScenarioError(Exception):
     """A step that cannot be run: it refers to a result that is not there."""
@@ -354,16 +356,14 @@ class Scenario:
     # --- reads ---------------------------------------------------------------------------------
 
     async def _q(self, step: dict[Any, Any]) -> Any:
-        connection = await self._connection(step)
-        if K("args") in step:
-            inputs = [
-                await self._view(one, step)
-                if isinstance(one, dict) and one.get(K("db")) in _VIEWS
-                else one
-                for one in step[K("args")]
-            ]
-        else:
-            inputs = [await self._view(None, step)]
+        queried = []
+        inputs = []
+        for one in step[K("args")] if K("args") in step else [{K("db"): K("current")}]:
+            if isinstance(one, dict) and one.get(K("db")) in _VIEWS:
+                inputs.append(await self._view(one, step))
+                queried.append(inputs[-1])
+            else:
+                inputs.append(one)
         options: dict[str, Any] = {}
         if K("order-by") in step:
             options["order_by"] = step[K("order-by")]
@@ -373,7 +373,9 @@ class Scenario:
                 options[key] = number
         if K("timeout-ms") in step:
             options["timeout"] = step[K("timeout-ms")] / 1000
-        return await settled(connection.q(step[K("query")], *inputs, **options))
+        # asked of the first database among the inputs, with exactly these inputs
+        named = queried[0] if queried else await self._view(None, step)
+        return await self.system.q(named, step[K("query")], inputs, options)
 
     async def _pull(self, step: dict[Any, Any]) -> Any:
         db = await self._step_view(step)

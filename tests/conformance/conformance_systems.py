@@ -30,6 +30,11 @@ class LocalSystem:
     async def connect(self, name: str, branch: str) -> Any:
         return self.registry.database(name, branch)
 
+    async def q(self, db: Any, query: Any, inputs: list[Any], options: dict[str, Any]) -> Any:
+        from natalog.local import run_query
+
+        return run_query(query, inputs, **options)
+
 
 class ServiceSystem:
     """The real service, reached only through the public client."""
@@ -48,6 +53,9 @@ class ServiceSystem:
 
     async def connect(self, name: str, branch: str) -> Any:
         return self.client.database(name, branch)
+
+    async def q(self, db: Any, query: Any, inputs: list[Any], options: dict[str, Any]) -> Any:
+        return await db.run(query, inputs, **options)
 
 
 @asynccontextmanager
