@@ -98,8 +98,7 @@ def select(rows: Ints, window: Window, instants: Instants, *, by_value: bool = F
         if not live.all():
             first, second, added = first[live], second[live], added[live]
         return Facts(second, first, added, None) if by_value else Facts(first, second, added, None)
-    starts_in = _within(added, window, instants)
-    ends_in = (ended != OPEN) & _before_end(ended, window, instants)
+    starts_in, ends_in = events_in_view(rows, window, instants)
     if not window.history:
         keep = starts_in & ~ends_in
         first, second, added = first[keep], second[keep], added[keep]
@@ -123,6 +122,13 @@ def select(rows: Ints, window: Window, instants: Instants, *, by_value: bool = F
             fresh = np.concatenate(([True], ~same))
             one, two, txs, flags = one[fresh], two[fresh], txs[fresh], flags[fresh]
     return Facts(two, one, txs, flags) if by_value else Facts(one, two, txs, flags)
+
+
+def events_in_view(rows: Ints, window: Window, instants: Instants) -> tuple[Bools, Bools]:
+    """Which facts began inside the window, and which ended before its upper bound."""
+    added, ended = rows[2], rows[3]
+    starts = _within(added, window, instants)
+    return starts, (ended != OPEN) & _before_end(ended, window, instants)
 
 
 def _within(txs: Ints, window: Window, instants: Instants) -> Bools:

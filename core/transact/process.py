@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final
 
-from natalog.core.errors import TransactSchema, TransactSyntax, ViewRefused
+from natalog.core.errors import TransactSchema, TransactSyntax
 from natalog.core.limits import LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
+from natalog.core.materialise import materialised
 from natalog.core.schema import TX_INSTANT
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.ensure import ask_reports, ask_specs, check_specs, check_valid_times
@@ -40,13 +41,13 @@ def process(
 ) -> TxReport:
     """Apply ``tx_data`` to a database value.
 
-    ``tx_data`` is a sequence of operations (maps, vectors, `Datom`) or ``{:tx-data [...] :tx-meta
+    On an as-of or since view the transaction sees the state that the view shows; history is
+    refused.  ``tx_data`` is a sequence of operations (maps, vectors, `Datom`) or ``{:tx-data [...] :tx-meta
     {...}}``; ``now_ms`` is the clock's instant, ``tx`` the id to use (default: the next one).
     Operations apply in order, each sees those before it; a refused one refuses all.  Raises
     `TransactError`, `EntityError`.  O(operations) plus one index lookup per existing fact touched.
     """
-    if not db.is_current:
-        raise ViewRefused("A transaction needs a database value, not a view of its past.")
+    db = materialised(db)
     operations, tx_meta = _unwrap(tx_data, tx_meta)
     if tx is None:
         tx = next_tx(db)
