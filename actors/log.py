@@ -1,5 +1,4 @@
-"""The log of one branch: a stream of blocks, appended by compare-and-set, read with its chain.
-"""
+"""The log of one branch: a stream of blocks, appended by compare-and-set, read with its chain."""
 
 from __future__ import annotations
 
@@ -175,7 +174,7 @@ class BranchLog:
                 for message in batch:
                     block = self._verified(at, message)
                     at = Position(message.seq, block.hash)
-                    placed.append(PlacedBlock(message.seq, block, len(message.payload)))
+                    placed.append(PlacedBlock(message.seq, block, len(message.data)))
                 yield placed
         except JetStreamError as error:
             if error.status == 404:
@@ -190,7 +189,7 @@ class BranchLog:
                 branch=self.branch,
                 sequence=at.seq + 1,
             )
-        return self._decode(message.seq, message.payload, at.hash)
+        return self._decode(message.seq, message.data, at.hash)
 
     def _decode(self, seq: int, payload: bytes, previous: bytes | None) -> Block:
         try:

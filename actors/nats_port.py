@@ -243,7 +243,7 @@ class NatsPort:
                     timeout=timeout_s,
                     headers=None if headers is None else dict(headers),
                 )
-            except (NatsError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, NatsError, OSError) as error:
                 raise translate(error, subject) from error
             finally:
                 self._in_flight.discard(scope)
@@ -341,9 +341,7 @@ class NatsPort:
             headers["Nats-Msg-Id"] = message_id
         if stream is not None:
             headers["Nats-Expected-Stream"] = stream
-        message = await self.request(
-            subject, payload, headers=headers or None, timeout_s=timeout_s
-        )
+        message = await self.request(subject, payload, headers=headers or None, timeout_s=timeout_s)
         answer = json.loads(message.data)
         _check(answer, subject)
         return PubAck(
@@ -382,9 +380,7 @@ def translate(error: BaseException, subject: str) -> NatalogError:
     if isinstance(error, MaxPayloadError):
         return TooLarge(f"The message to {subject} is larger than the server takes.")
     if isinstance(error, OutboundBufferLimitError):
-        return Unavailable(
-            "The connection to NATS is down and its buffer full.", subject=subject
-        )
+        return Unavailable("The connection to NATS is down and its buffer full.", subject=subject)
     if isinstance(
         error, (ConnectionClosedError, ConnectionDrainingError, ConnectionReconnectingError)
     ):
@@ -408,7 +404,7 @@ async def _quietly(work: Callable[..., Awaitable[Any]], *args: Any) -> None:
     """Await ``work``; errors of a connection that goes away are of no interest."""
     try:
         await work(*args)
-    except (NatsError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, NatsError, OSError) as error:
         log.debug("nats, while closing: %s", error)
 
 

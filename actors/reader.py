@@ -41,7 +41,7 @@ class Stored:
 
     seq: int
     subject: str
-    payload: bytes
+    data: bytes
     headers: dict[str, str]
 
 
@@ -52,9 +52,7 @@ class StreamReader:
     from the stream.
     """
 
-    def __init__(
-        self, port: NatsPort, stream: str, start: int = 1, *, gaps: bool = False
-    ) -> None:
+    def __init__(self, port: NatsPort, stream: str, start: int = 1, *, gaps: bool = False) -> None:
         self._port = port
         self._stream = stream
         self._next = start

@@ -50,7 +50,7 @@ class Stop:
 
 
 class Ask:
-    """A message with an answer: the receiver calls `reply` or `fail`, the sender awaits `result`."""
+    """A message with an answer: the receiver calls `reply` or `fail`, the sender `result`."""
 
     __slots__ = ("_done", "_error", "_value", "body")
 
@@ -265,9 +265,9 @@ def as_natalog(error: BaseException) -> NatalogError:
 class Runtime:
     """The actors of one process: starts them in a task group, counts restarts, stops them."""
 
-    def __init__(self, tasks: TaskGroup, on_restart: Callable[[Actor], None] | None = None) -> None:
+    def __init__(self, tasks: TaskGroup) -> None:
         self.tasks = tasks
-        self._on_restart = on_restart
+        self.on_restart: Callable[[Actor], None] | None = None
         self._actors: dict[str, Actor] = {}
 
     def spawn(self, actor: Actor) -> Actor:
@@ -302,7 +302,7 @@ class Runtime:
 
     async def _run(self, actor: Actor) -> None:
         try:
-            await actor.run(self._on_restart)
+            await actor.run(self.on_restart)
         finally:
             if self._actors.get(actor.name) is actor:
                 del self._actors[actor.name]

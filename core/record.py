@@ -53,7 +53,7 @@ class TxRecord:
     ``tx``: the transaction id, of a genesis the id that stands before the first transaction.
     ``parents``: commit ids, the branch's own head first.  ``id``: the producer's transaction id.
     ``tx_meta`` is without ``:db/txInstant``, which is ``instant_ms``.  ``config``: settings of the
-    database, in a genesis.
+    database, in a genesis.  ``purged``: how many facts the purges removed.
     """
 
     kind: str
@@ -68,6 +68,7 @@ class TxRecord:
     tx_meta: Mapping[Any, Any] = field(default_factory=dict)
     id: str | None = None
     config: Mapping[str, Any] | None = None
+    purged: int = 0
 
     def encode(self) -> bytes:
         """The bytes of the record; `CodecError` for values that have no encoding."""
@@ -106,6 +107,7 @@ class TxRecord:
                 dict(self.tx_meta),
                 self.id,
                 None if self.config is None else dict(self.config),
+                self.purged,
             ]
         )
 
@@ -117,7 +119,8 @@ class TxRecord:
             if fields[0] != RECORD_VERSION:
                 _corrupt(f"a record of version {fields[0]!r}")
             (kind, tx, instant_ms, lane, max_eid, parents, attrs, *columns) = fields[1:]
-            entities, places, values, flags, purges, tempids, tx_meta, ident, config = columns
+            entities, places, values, flags, purges, *rest = columns
+            tempids, tx_meta, ident, config, purged = rest
             keywords = [Keyword(":" + text) for text in attrs]
             added = map(bool, flags) if flags is not None else (True for _ in entities)
             return cls(
@@ -138,6 +141,7 @@ class TxRecord:
                 tx_meta={key: as_value(value) for key, value in tx_meta.items()},
                 id=ident,
                 config=config,
+                purged=purged,
             )
         except NatalogError as error:
             if isinstance(error, LogCorrupt):

@@ -1,0 +1,167 @@
+"""Requests about databases as a whole: create, delete, list, info, branches.
+
+Creations and deletions are handled one after the other by one actor; what only reads answers at
+once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from anyio import to_thread
+
+from natalog.actors.catalog import Catalog, DatabaseEntry, Process
+from natalog.actors.hub import Hub
+from natalog.actors.metrics import Metrics
+from natalog.actors.names import MAIN_BRANCH, check_name
+from natalog.actors.payload import Struct, field_name, fields_of
+from natalog.actors.requests import Request
+from natalog.actors.runtime import Actor
+from natalog.core.errors import BadRequest, NotImplementedYet
+from natalog.core.values import ms_instant
+
+log = logging.getLogger("natalog.admin")
+
+LATER = ("branch", "delete-branch", "force-branch", "merge", "erase")
+"""Verbs of the contract that are answered with `NotImplemented`."""
+
+
+class AdminActor(Actor):
+    """Creates and deletes databases."""
+
+    name = "admin"
+    mailbox_size = 256
+
+    def __init__(
+        self, catalog: Catalog, hub: Hub, metrics: Metrics, process: Process | None
+    ) -> None:
+        super().__init__()
+        self._catalog = catalog
+        self._hub = hub
+        self._metrics = metrics
+        self._process = process
+
+    async def on_message(self, message: Any) -> None:
+        assert isinstance(message, Request)
+        handlers: dict[str, Callable[[Request], Awaitable[Struct]]] = {
+            "create": self._create,
+            "delete": self._delete,
+        }
+        try:
+            message.check_deadline()
+            await message.reply(await handlers[message.endpoint](message))
+        except Exception as error:
+            await message.refuse(error)
+
+    async def _create(self, request: Request) -> Struct:
+        body = request.body()
+        if not isinstance(body, dict):
+            raise BadRequest("create takes a map with the name of the database.")
+        fields = {field_name(key): value for key, value in body.items()}
+        name = database_name(fields.pop("database", None))
+        initial = fields.pop("initial_tx", None)
+        settings = {key: value for key, value in fields.items() if value is not None}
+        await self._catalog.create(name, settings, initial, self._process)
+        return await info(self._hub, name, MAIN_BRANCH, request.remaining_s)
+
+    async def _delete(self, request: Request) -> Struct:
+        fields = fields_of(request.body(), ("database",), "delete")
+        name = check_name(database_name(fields.get("database")))
+        deleted = await self._catalog.delete(name)
+        await self._hub.close(name)
+        return Struct(database=name, deleted=deleted)
+
+
+class Inspector:
+    """Answers what only looks: list, info, branches; refuses what is not served yet."""
+
+    def __init__(self, catalog: Catalog, hub: Hub, metrics: Metrics) -> None:
+        self._catalog = catalog
+        self._hub = hub
+        self._metrics = metrics
+        self._handlers: dict[str, Callable[[Request], Awaitable[Any]]] = {
+            "list": self._list,
+            "info": self._info,
+            "branches": self._branches,
+        }
+
+    async def serve(self, request: Request) -> None:
+        """Answer one request, whatever it is."""
+        try:
+            handler = self._handlers.get(request.endpoint, self._later)
+            await request.reply(await handler(request))
+        except Exception as error:
+            await request.refuse(error)
+
+    async def _list(self, request: Request) -> Struct:
+        fields_of(request.body(), (), "list")
+        entries = await self._catalog.list()
+        for entry in entries:
+            self._metrics.branches.labels(entry.name).set(len(entry.branches))
+        return Struct(databases=[entry_struct(entry) for entry in entries])
+
+    async def _info(self, request: Request) -> Struct:
+        fields = fields_of(request.body(), ("branch",), "info")
+        branch = fields.get("branch") or MAIN_BRANCH
+        if request.branch != "_" and "branch" not in fields:
+            branch = request.branch
+        branch = check_name(str(branch).lstrip(":"), "branch")
+        return await info(self._hub, request.database, branch, request.remaining_s)
+
+    async def _branches(self, request: Request) -> Struct:
+        fields_of(request.body(), (), "branches")
+        names = await self._catalog.branches(request.database)
+        self._metrics.branches.labels(request.database).set(len(names))
+        return Struct(branches=names)
+
+    async def _later(self, request: Request) -> Struct:
+        request.body()
+        await self._catalog.branches(request.database)
+        raise NotImplementedYet(
+            f"This version does not serve {request.endpoint}.", endpoint=request.endpoint
+        )
+
+
+async def info(hub: Hub, database: str, branch: str, timeout_s: float) -> Struct:
+    """What ``info`` answers; the value it describes stays readable for a while."""
+    await hub.value(database, branch, None, timeout_s)
+    state = hub.state(database, branch)
+    assert state is not None
+    db = state.hold()
+    return Struct(
+        database=database,
+        branch=branch,
+        commit_id=db.commit_id,
+        max_tx=db.max_tx,
+        max_eid=db.max_eid,
+        datoms=await to_thread.run_sync(len, db) if len(db.indexes) > 1000 else len(db),
+        config=Struct(
+            keep_history=db.config.keep_history,
+            schema_flexibility=db.config.schema_flexibility,
+            **{
+                key: value
+                for key, value in db.config.to_mapping().items()
+                if key not in ("keep_history", "schema_flexibility")
+            },
+        ),
+        created=ms_instant(state.created_ms or 0),
+        log_sequence=state.position.seq,
+    )
+
+
+def entry_struct(entry: DatabaseEntry) -> Struct:
+    """What ``list`` answers about one database."""
+    return Struct(
+        database=entry.name,
+        created=ms_instant(entry.created_ms),
+        keep_history=entry.config.keep_history,
+        schema_flexibility=entry.config.schema_flexibility,
+        branches=list(entry.branches),
+    )
+
+
+def database_name(value: Any) -> Any:
+    """A name that may be written as a keyword or symbol."""
+    return value if isinstance(value, str) or value is None else str(value).lstrip(":")

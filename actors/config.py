@@ -1,0 +1,103 @@
+"""Settings of a service: defaults, a TOML file over them, the command line over that."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from natalog.actors.names import Names
+from natalog.core.errors import InvalidConfig
+from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
+
+ROLES: Final = ("all", "transactor", "query", "gc")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Settings of one process.
+
+    ``nats``: URL of a server that runs elsewhere; None starts a child server with its data under
+    ``data``, listening on ``listen``.  ``role``: which actors run.  ``query_workers``: threads
+    that answer reads.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
+    streams, on a cluster.  ``options``: for nats-py (credentials, TLS).
+    """
+
+    nats: str | None = None
+    listen: str = "127.0.0.1:4222"
+    data: Path = Path("natalog-data")
+    role: str = "all"
+    prefix: str = "natalog"
+    query_workers: int = 4
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    sync_interval: str = "always"
+    max_payload_bytes: int = REQUEST_BYTES_MAX
+    replicas: int = 1
+    mailbox_messages: int = MAILBOX_MESSAGES_MAX
+    gc_interval_s: float = 3600.0
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", Path(self.data))
+        _require(self.role in ROLES, "role", self.role, f"one of {', '.join(ROLES)}")
+        for name in ("query_workers", "replicas", "mailbox_messages", "max_payload_bytes"):
+            value = getattr(self, name)
+            _require(type(value) is int and value >= 1, name, value, "a positive integer")
+        port = self.metrics_port
+        _require(
+            port is None or (type(port) is int and 0 <= port < 65536),
+            "metrics_port",
+            port,
+            "a port from 0 to 65535",
+        )
+        _require(
+            isinstance(self.gc_interval_s, (int, float)) and self.gc_interval_s > 0,
+            "gc_interval_s",
+            self.gc_interval_s,
+            "a number of seconds",
+        )
+        Names(self.prefix)
+        self.address()
+
+    def address(self) -> tuple[str, int]:
+        """Host and port of ``listen``."""
+        host, colon, port = str(self.listen).rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535 or not host:
+            raise InvalidConfig(
+                f"listen is HOST:PORT, not {self.listen!r}.", key="listen", value=self.listen
+            )
+        return host.strip("[]"), int(port)
+
+    @classmethod
+    def load(cls, path: Path | None = None, **overrides: Any) -> ServiceConfig:
+        """The settings of a TOML file, with ``overrides`` over them.
+
+        Raises `InvalidConfig` for a key that does not exist or a value that does not fit.
+        """
+        settings: dict[str, Any] = {}
+        if path is not None:
+            try:
+                settings = tomllib.loads(path.read_text("utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise InvalidConfig(
+                    f"The configuration {path} cannot be read: {error}.", path=str(path)
+                ) from error
+        settings.update(overrides)
+        known = {field.name for field in fields(cls)}
+        for key in settings:
+            if key not in known:
+                raise InvalidConfig(
+                    f"There is no setting {key}; known are {', '.join(sorted(known))}.", key=key
+                )
+        try:
+            return replace(cls(), **settings)
+        except TypeError as error:
+            raise InvalidConfig(f"The configuration does not fit: {error}.") from error
+
+
+def _require(fits: bool, key: str, value: Any, wanted: str) -> None:
+    if not fits:
+        raise InvalidConfig(f"{key} is {value!r}; it must be {wanted}.", key=key, value=repr(value))

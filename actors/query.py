@@ -1,0 +1,444 @@
+"""The query actor: answers reads from database values, never holding up anything else.
+
+A read runs in a worker thread under a deadline.  Reads that have proved to be short run at once in
+the event loop, on a small time budget; one that exceeds it starts over in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from anyio.abc import TaskGroup
+
+from natalog.actors.catalog import Process
+from natalog.actors.hub import Hub
+from natalog.actors.metrics import Metrics
+from natalog.actors.payload import (
+    Bare,
+    Struct,
+    datom_rows,
+    field_name,
+    fields_of,
+    integer,
+    report_struct,
+)
+from natalog.actors.requests import Request
+from natalog.actors.runtime import RETRY_AFTER_MS, as_natalog
+from natalog.actors.views import Asker, Compute, Views
+from natalog.core import entity as entities
+from natalog.core import pull as pulls
+from natalog.core.database import Database
+from natalog.core.edn import read as read_edn
+from natalog.core.errors import (
+    BadRequest,
+    Busy,
+    IndexError_,
+    QueryTimeout,
+    ViewRefused,
+)
+from natalog.core.limits import QUERY_TIMEOUT_S
+from natalog.core.query import QueryResult, q
+from natalog.core.query.ast import InSource
+from natalog.core.query.parse import parse_query
+from natalog.core.registry import Registry
+from natalog.core.values import Keyword, make_set, ms_instant, value_key
+
+log = logging.getLogger("natalog.query")
+
+READS_WAITING_MAX: Final = 2048
+GRACE_S: Final = 0.25
+"""A read that does not notice its deadline is given up this much later."""
+SHORT_S: Final = 0.001
+"""A read that takes at most this long is short."""
+SHORT_RUNS: Final = 3
+INLINE_BUDGET_S: Final = 0.02
+COSTS_MAX: Final = 4096
+
+_COMMON: Final = ("view", "basis", "timeout_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a read found: a body for `Request.encode`, its basis and how many rows it has."""
+
+    body: Any
+    basis: int | None
+    rows: int = 0
+
+
+Expired = Callable[[], bool]
+Job = Callable[[Expired], Answer]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A read whose values are at hand: ``job`` computes; ``hint`` names reads of equal cost."""
+
+    job: Job
+    hint: str | None = None
+    deadline: float = 0.0
+
+
+class QueryActor:
+    """Serves the read endpoints of every database."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        views: Views,
+        tasks: TaskGroup,
+        metrics: Metrics,
+        speculate: Process,
+        functions: Registry,
+        *,
+        workers: int,
+    ) -> None:
+        self._hub = hub
+        self._views = views
+        self._tasks = tasks
+        self._metrics = metrics
+        self._speculate = speculate
+        self._functions = functions
+        self._limiter = CapacityLimiter(workers)
+        self._waiting = 0
+        self._costs: OrderedDict[tuple[str, ...], int] = OrderedDict()
+        self._prepare: dict[str, Callable[[Request], Awaitable[Prepared]]] = {
+            "query": self._query,
+            "pull": self._pull,
+            "entity": self._entity,
+            "datoms": self._datoms,
+            "schema": self._schema,
+            "with": self._with,
+            "history": self._history,
+            "diff": self._diff,
+        }
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        return list(self._prepare)
+
+    @property
+    def waiting(self) -> int:
+        """Reads that are being answered."""
+        return self._waiting
+
+    def take(self, request: Request) -> None:
+        """Answer a request in a task of its own; refuse it when too many are waiting."""
+        if self._waiting >= READS_WAITING_MAX:
+            self._metrics.query_rejected.labels("busy").inc()
+            request.fail(Busy("Too many reads are waiting.", retry_after_ms=RETRY_AFTER_MS))
+            return
+        self._waiting += 1
+        self._tasks.start_soon(self._serve, request)
+
+    async def _serve(self, request: Request) -> None:
+        outcome = "ok"
+        try:
+            request.check_deadline()
+            prepared = await self._prepare[request.endpoint](request)
+            payload, answer = await self._run(request, prepared)
+            await request.reply_bytes(payload, answer.basis)
+            self._metrics.query_rows.observe(answer.rows)
+        except Exception as error:
+            known = as_natalog(error)
+            outcome = known.code
+            self._metrics.query_rejected.labels(known.code).inc()
+            await request.refuse(error)
+        except anyio.get_cancelled_exc_class():
+            request.fail(QueryTimeout("The service is stopping."))
+            raise
+        finally:
+            self._waiting -= 1
+            self._metrics.query_seconds.labels("ok" if outcome == "ok" else "error").observe(
+                time.monotonic() - request.arrived
+            )
+
+    async def _run(self, request: Request, prepared: Prepared) -> tuple[bytes, Answer]:
+        key = (request.endpoint, request.database, request.branch, prepared.hint or "")
+        runs = self._costs.get(key, 0) if prepared.hint is not None else 0
+        if runs >= SHORT_RUNS:
+            began = time.monotonic()
+            limit = began + INLINE_BUDGET_S
+            try:
+                answer = prepared.job(lambda: time.monotonic() > limit)
+                payload = request.encode(answer.body)
+                if time.monotonic() - began > SHORT_S * 5:
+                    self._costs[key] = 0
+                return payload, answer
+            except QueryTimeout:
+                self._costs[key] = 0
+
+        def work() -> tuple[bytes, Answer, float]:
+            began = time.monotonic()
+            answer = prepared.job(lambda: time.monotonic() > prepared.deadline)
+            payload = request.encode(answer.body)
+            return payload, answer, time.monotonic() - began
+
+        found = None
+        with anyio.move_on_after(max(0.0, prepared.deadline - time.monotonic()) + GRACE_S):
+            found = await to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+        if found is None:
+            raise QueryTimeout("The deadline of the request passed.")
+        payload, answer, took = found
+        if prepared.hint is not None:
+            self._costs[key] = runs + 1 if took <= SHORT_S else 0
+            self._costs.move_to_end(key)
+            if len(self._costs) > COSTS_MAX:
+                self._costs.popitem(last=False)
+        return payload, answer
+
+    # --- what every read has -----------------------------------------------------------------
+
+    def _asker(self, request: Request, fields: Mapping[str, Any]) -> Asker:
+        timeout_ms = integer(fields, "timeout_ms", minimum=1)
+        timeout_s = QUERY_TIMEOUT_S if timeout_ms is None else timeout_ms / 1000
+        timeout_s = min(timeout_s, request.timeout_s)
+        basis = integer(fields, "basis")
+        return Asker(request.database, request.branch, basis, request.arrived + timeout_s)
+
+    async def _read(
+        self, request: Request, names: Sequence[str]
+    ) -> tuple[dict[str, Any], Asker, Compute]:
+        fields = fields_of(request.body(), (*names, *_COMMON), request.endpoint)
+        asker = self._asker(request, fields)
+        return fields, asker, await self._views.gather(asker, fields.get("view"))
+
+    # --- endpoints ---------------------------------------------------------------------------
+
+    async def _query(self, request: Request) -> Prepared:
+        query, fields = query_fields(request)
+        asker = self._asker(request, fields)
+        view = await self._views.gather(asker, fields.get("view"))
+        args = fields.get("args")
+        inputs: list[Any] = [] if args is None else await self._views.inputs(asker, args)
+        options = {
+            name: fields[name]
+            for name in ("limit", "offset", "order_by")
+            if fields.get(name) is not None
+        }
+        fuel = integer(fields, "fuel")
+
+        def job(expired: Expired) -> Answer:
+            declared = parse_query(query).inputs
+            primary = None
+            if (
+                len(inputs) < len(declared)
+                and isinstance(declared[0], InSource)
+                and (declared[0].name == "$")
+            ):
+                primary = view()
+            values = [value() if callable(value) else value for value in inputs]
+            if primary is not None:
+                values.insert(0, primary)
+            basis = next((db.max_tx for db in values if isinstance(db, Database)), None)
+            result = q(
+                query,
+                *values,
+                functions=self._functions,
+                expired=expired,
+                fuel=fuel,
+                **options,
+            )
+            return Answer(result_body(result, basis), basis, len(result.rows))
+
+        hint = query if isinstance(query, str) else None
+        return Prepared(job, hint, asker.deadline)
+
+    async def _pull(self, request: Request) -> Prepared:
+        fields, asker, view = await self._read(request, ("pattern", "eid", "eids"))
+        if "pattern" not in fields or ("eid" in fields) == ("eids" in fields):
+            raise BadRequest("pull takes a pattern, and eid or eids.", endpoint="pull")
+        pattern = fields["pattern"]
+        if isinstance(pattern, str):
+            pattern = read_edn(pattern)
+        many = fields.get("eids")
+        if "eids" in fields and not isinstance(many, (list, tuple)):
+            raise BadRequest("eids is a list of entities.", endpoint="pull")
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            if many is not None:
+                found: Any = pulls.pull_many(db, pattern, many, functions=self._functions)
+                return bare(found, db, len(found))
+            found = pulls.pull(db, pattern, fields["eid"], functions=self._functions)
+            return bare(found, db, 1)
+
+        hint = None if many is not None else str(fields["pattern"])
+        return Prepared(job, hint, asker.deadline)
+
+    async def _entity(self, request: Request) -> Prepared:
+        fields, asker, view = await self._read(request, ("eid",))
+        if "eid" not in fields:
+            raise BadRequest("entity takes an eid.", endpoint="entity")
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            found = entities.entity(db, fields["eid"])
+            return bare(None if found is None else found.to_dict(), db, 1)
+
+        return Prepared(job, "", asker.deadline)
+
+    async def _datoms(self, request: Request) -> Prepared:
+        names = ("index", "components", "limit", "mode", "start", "end", "attr")
+        fields, asker, view = await self._read(request, names)
+        limit = integer(fields, "limit")
+        mode = field_name(fields.get("mode") or "datoms")
+        components = fields.get("components") or []
+        if not isinstance(components, (list, tuple)):
+            raise BadRequest("components is a list.", endpoint="datoms")
+        if mode not in ("datoms", "seek", "rseek", "range"):
+            raise BadRequest(f"There is no mode {mode}.", mode=mode)
+        index = "avet" if mode == "range" else field_name(fields.get("index") or "")
+        if index not in ("eavt", "aevt", "avet"):
+            raise IndexError_(
+                f"There is no index {index or 'without a name'}; there are eavt, aevt and avet.",
+                index=index,
+            )
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            if mode == "range":
+                attr = fields.get("attr")
+                if isinstance(attr, str) and attr.lstrip(":"):
+                    attr = Keyword(attr)
+                if not isinstance(attr, Keyword):
+                    raise BadRequest("A range needs attr, an attribute.", endpoint="datoms")
+                found = db.index_range(attr, fields.get("start"), fields.get("end"), limit)
+            elif mode == "seek":
+                found = db.seek_datoms(index, components, limit)
+            elif mode == "rseek":
+                found = db.rseek_datoms(index, components, limit)
+            else:
+                found = db.datoms(index, components, limit)
+            return bare(datom_rows(found), db, len(found))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _schema(self, request: Request) -> Prepared:
+        fields, asker, view = await self._read(request, ("reverse",))
+        reverse = fields.get("reverse", False)
+        if not isinstance(reverse, bool):
+            raise BadRequest("reverse is true or false.", endpoint="schema")
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            found = db.schema.reverse_read_out() if reverse else db.schema.read_out()
+            return bare(found, db, len(found))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _with(self, request: Request) -> Prepared:
+        fields, asker, view = await self._read(request, ("tx_data", "tx_meta", "id"))
+        if "tx_data" not in fields:
+            raise BadRequest("with takes tx_data.", endpoint="with")
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            report = self._speculate(db, fields["tx_data"], fields.get("tx_meta"))
+            body = report_struct(report, None, database=request.database, branch=request.branch)
+            return Answer(body, db.max_tx, len(report.datoms))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _history(self, request: Request) -> Prepared:
+        fields = fields_of(request.body(), ("limit", "basis", "timeout_ms"), "history")
+        asker = self._asker(request, fields)
+        db = await self._views.value(asker)
+        limit = integer(fields, "limit")
+        state = self._hub.state(request.database, request.branch)
+        commits = [] if state is None else state.commits.latest(limit)
+
+        def job(_: Expired) -> Answer:
+            table = db.instants()
+            instants = dict(zip(table.txs.tolist(), table.ms.tolist(), strict=True))
+            found = [
+                Struct(
+                    commit_id=commit,
+                    parents=parents,
+                    tx=tx,
+                    instant=ms_instant(instants[tx]) if tx in instants else None,
+                )
+                for commit, parents, tx in commits
+                if tx <= db.max_tx
+            ]
+            return bare(found, db, len(found))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _diff(self, request: Request) -> Prepared:
+        fields = fields_of(request.body(), ("from", "to", "basis", "timeout_ms"), "diff")
+        asker = self._asker(request, fields)
+        before = await self._views.gather(asker, fields.get("from"))
+        after = await self._views.gather(asker, fields.get("to"))
+
+        def job(expired: Expired) -> Answer:
+            old, new = before(), after()
+            if old.is_history or new.is_history:
+                raise ViewRefused("A diff compares values, not histories.")
+            left, right = facts_of(old), facts_of(new)
+            if expired():
+                raise QueryTimeout("The deadline of the request passed.")
+            found = Struct(
+                added=[fact for key, fact in right.items() if key not in left],
+                removed=[fact for key, fact in left.items() if key not in right],
+            )
+            return bare(found, new, len(found["added"]) + len(found["removed"]))
+
+        return Prepared(job, None, asker.deadline)
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+
+def query_fields(request: Request) -> tuple[Any, dict[str, Any]]:
+    """The query of a request, bare or in a map with options."""
+    data = request.message.data
+    if request.kind == "edn" and data.lstrip()[:1] in (b"[", b"("):
+        try:
+            return data.decode("utf-8"), {}
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"The text is not UTF-8: {error.reason}.", at=error.start) from None
+    body = request.body()
+    if not isinstance(body, Mapping):
+        if isinstance(body, (list, tuple, str)):
+            return body, {}
+        raise BadRequest(f"A query is a vector, a map or text, not {body!r}.", endpoint="query")
+    if not any(field_name(key) == "query" for key in body):
+        if not any(field_name(key) == "find" for key in body):
+            raise BadRequest("The request holds no query.", endpoint="query")
+        return body, {}
+    names = ("query", "args", "limit", "offset", "order_by", "fuel", *_COMMON)
+    fields = fields_of(body, names, "query")
+    return fields.pop("query"), fields
+
+
+def result_body(result: QueryResult, basis: int | None) -> Bare:
+    """The answer of a query: kind and rows in msgpack, the bare result in the other forms."""
+    rows = result.rows
+    if result.kind in ("set", "rows"):
+        found: Any = list(map(list, rows))
+    else:
+        found = result.python()
+    shown = make_set(rows) if result.kind == "set" else found
+    return Bare(found, {"kind": result.kind, "basis": basis}, shown)
+
+
+def bare(found: Any, db: Database, rows: int) -> Answer:
+    """An answer that stands alone in EDN and JSON."""
+    return Answer(Bare(found, {"basis": db.max_tx}), db.max_tx, rows)
+
+
+def facts_of(db: Database) -> dict[Any, list[Any]]:
+    """The facts ``[e a v]`` that are visible in a value, each under its key."""
+    return {
+        (datom.e, datom.a, value_key(datom.v)): [datom.e, datom.a, datom.v]
+        for datom in db.datoms("eavt")
+        if datom.added
+    }

@@ -1,0 +1,168 @@
+"""One request of a client: decoded once, answered once, in its own form and in parts if needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from natalog.actors.nats_port import Message, NatsPort
+from natalog.actors.payload import CONTENT_TYPES, decode_payload, encode_error, encode_payload
+from natalog.actors.runtime import as_natalog
+from natalog.core.codec_json import ContentKind, content_kind
+from natalog.core.errors import DeadlineExceeded, NatalogError
+from natalog.core.limits import ASK_TIMEOUT_S
+
+log = logging.getLogger("natalog.requests")
+
+PART_BYTES: Final = 1024 * 1024
+"""Size of the parts of an answer that does not fit one message."""
+HEADER_TEXT_MAX: Final = 300
+TIMEOUT_MAX_S: Final = 24 * 3600.0
+
+_STATUS: Final = {
+    "DatabaseNotFound": 404,
+    "BranchNotFound": 404,
+    "CommitNotFound": 404,
+    "Erased": 404,
+    "EntityIdMissing": 404,
+    "DatabaseExists": 409,
+    "BranchExists": 409,
+    "MergeConflict": 409,
+    "TransactCas": 409,
+    "TransactUnique": 409,
+    "TransactUpsert": 409,
+    "DeadlineExceeded": 408,
+    "QueryTimeout": 408,
+    "TooLarge": 413,
+    "Forbidden": 403,
+    "Busy": 429,
+    "NotImplemented": 501,
+    "Unavailable": 503,
+    "CommitUnknown": 503,
+    "Fenced": 503,
+    "Internal": 500,
+    "LogCorrupt": 500,
+    "JetStream": 500,
+}
+
+
+def status_of(error: NatalogError) -> int:
+    """The number for ``Nats-Service-Error-Code``."""
+    return _STATUS.get(error.code, 400)
+
+
+class Request:
+    """A message that somebody may wait for.  `fail` makes it a message for actors."""
+
+    ingest_seq: None = None
+
+    __slots__ = (
+        *("answered", "arrived", "branch", "database", "endpoint", "kind", "message", "port"),
+        "timeout_s",
+    )
+
+    def __init__(
+        self, port: NatsPort, message: Message, database: str, branch: str, endpoint: str
+    ) -> None:
+        self.port = port
+        self.message = message
+        self.database = database
+        self.branch = branch
+        self.endpoint = endpoint
+        self.arrived = time.monotonic()
+        self.kind: ContentKind = content_kind(self.header("Content-Type"), message.data)
+        self.answered = False
+        self.timeout_s = ASK_TIMEOUT_S
+        wish = self.header("Natalog-Timeout-Ms")
+        if wish is not None and wish.isdigit():
+            self.timeout_s = min(TIMEOUT_MAX_S, int(wish) / 1000)
+
+    def header(self, name: str) -> str | None:
+        headers = self.message.headers
+        return None if headers is None else headers.get(name)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the sender gives up, at least 0."""
+        return max(0.0, self.arrived + self.timeout_s - time.monotonic())
+
+    def check_deadline(self) -> None:
+        """Raise `DeadlineExceeded` when the sender has given up already."""
+        if self.remaining_s <= 0:
+            raise DeadlineExceeded(
+                "The request waited longer than its sender; nothing was done.",
+                endpoint=self.endpoint,
+                timeout_ms=int(self.timeout_s * 1000),
+            )
+
+    def body(self) -> Any:
+        """The decoded payload; raises the errors of `decode_payload`."""
+        return decode_payload(self.message.data, self.header("Content-Type"))[1]
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def encode(self, body: Any) -> bytes:
+        """The bytes of an answer in the form of the request."""
+        return encode_payload(self.kind, body)
+
+    async def reply(self, body: Any, basis: int | None = None) -> None:
+        """Answer with ``body``; an answer that cannot be encoded becomes an error."""
+        try:
+            payload = self.encode(body)
+        except Exception as error:
+            await self.refuse(error)
+            return
+        await self.reply_bytes(payload, basis)
+
+    async def reply_bytes(self, payload: bytes, basis: int | None = None) -> None:
+        """Answer with bytes that are encoded already."""
+        headers = {"Content-Type": CONTENT_TYPES[self.kind]}
+        if basis is not None:
+            headers["Natalog-Basis"] = str(basis)
+        await self._send(payload, headers)
+
+    async def refuse(self, error: BaseException) -> None:
+        """Answer with an error; one that is not ours is a defect and is logged."""
+        known = as_natalog(error)
+        if known is not error:
+            log.error("%s failed", self.message.subject, exc_info=error)
+        sentence = " ".join(known.message.split())
+        headers = {
+            "Content-Type": CONTENT_TYPES[self.kind],
+            "Nats-Service-Error-Code": str(status_of(known)),
+            "Nats-Service-Error": sentence.encode("utf-8", "replace").decode()[:HEADER_TEXT_MAX]
+            or known.code,
+        }
+        await self._send(encode_error(self.kind, known), headers)
+
+    def fail(self, error: NatalogError) -> None:
+        """Answer with an error, without waiting for it to be sent."""
+        if not self.answered:
+            task = asyncio.get_running_loop().create_task(self.refuse(error))
+            _SENDING.add(task)
+            task.add_done_callback(_SENDING.discard)
+
+    async def _send(self, payload: bytes, headers: dict[str, str]) -> None:
+        if self.answered or not self.message.reply:
+            self.answered = True
+            return
+        self.answered = True
+        try:
+            if len(payload) <= self.port.payload_room:
+                await self.port.publish(self.message.reply, payload, headers=headers)
+                return
+            size = min(PART_BYTES, self.port.payload_room)
+            count = -(-len(payload) // size)
+            for part in range(count):
+                headers["Natalog-Part"] = f"{part + 1}/{count}"
+                piece = payload[part * size : (part + 1) * size]
+                await self.port.publish(self.message.reply, piece, headers=headers)
+                await asyncio.sleep(0)
+        except NatalogError as error:
+            log.warning("an answer on %s was lost: %s", self.message.subject, error.message)
+
+
+_SENDING: set[asyncio.Task[None]] = set()
+"""Answers on their way; the loop itself keeps only weak references to tasks."""

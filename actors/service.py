@@ -1,0 +1,344 @@
+"""The service: one process with its connection, its actors and, if it has one, its nats-server.
+
+::
+
+    async with running(ServiceConfig(data=Path("data"), listen="127.0.0.1:0")) as service:
+        print(service.url)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import anyio
+
+from natalog.actors.admin import LATER, AdminActor, Inspector
+from natalog.actors.catalog import CHANGED, Catalog, Process
+from natalog.actors.config import ServiceConfig
+from natalog.actors.functions import registered
+from natalog.actors.gc import GcActor
+from natalog.actors.http import HttpServer
+from natalog.actors.hub import Hub
+from natalog.actors.metrics import Metrics
+from natalog.actors.names import NOBODY, Names
+from natalog.actors.nats_port import Message, NatsPort
+from natalog.actors.nats_server import NatsServer
+from natalog.actors.query import QueryActor
+from natalog.actors.requests import Request
+from natalog.actors.runtime import Actor, Runtime
+from natalog.actors.services_api import ServicesApi
+from natalog.actors.views import Views
+from natalog.core.errors import NatalogError, Unavailable
+from natalog.core.transact import process
+
+log = logging.getLogger("natalog.service")
+
+METRICS_INTERVAL_S = 5.0
+
+Clock = Callable[[], int]
+Take = Callable[[Request], None]
+
+
+def system_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """A running service; made by `running`.
+
+    ``url``: of the NATS server.  ``metrics_port``: of HTTP, None without.
+    """
+
+    def __init__(
+        self, config: ServiceConfig, port: NatsPort, url: str, clock: Clock, runtime: Runtime
+    ) -> None:
+        self.config = config
+        self.url = url
+        self.metrics_port: int | None = None
+        self.metrics = Metrics()
+        self.id = uuid4().hex[:22]
+        self.port = port
+        self.names = Names(config.prefix)
+        self.runtime = runtime
+        self.server: NatsServer | None = None
+        self._subscriptions: list[Any] = []
+        self._answering: set[asyncio.Task[None]] = set()
+        self._ready = False
+        query_functions, transact_functions = registered()
+
+        def transact(db: Any, tx_data: Any, tx_meta: Any) -> Any:
+            return process(db, tx_data, tx_meta, now_ms=clock(), functions=transact_functions)
+
+        writes = config.role in ("all", "transactor")
+        self._process: Process | None = transact if writes else None
+        self.catalog = Catalog(port, self.names, clock, replicas=config.replicas)
+        self.hub = Hub(
+            port,
+            self.names,
+            self.catalog,
+            runtime,
+            self.metrics,
+            self._process,
+            mailbox_size=config.mailbox_messages,
+        )
+        self.views = Views(port, self.names, self.hub, transact)
+        self.query = QueryActor(
+            self.hub,
+            self.views,
+            runtime.tasks,
+            self.metrics,
+            transact,
+            query_functions,
+            workers=config.query_workers,
+        )
+        self.inspector = Inspector(self.catalog, self.hub, self.metrics)
+        self.admin = AdminActor(self.catalog, self.hub, self.metrics, self._process)
+        self.gc = GcActor(self.catalog, self.metrics, config.gc_interval_s)
+        self.api = ServicesApi(port, self.id, self._endpoints())
+        self._http: HttpServer | None = None
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open what exists, then answer requests."""
+        role = self.config.role
+        if role in ("all", "gc"):
+            self.runtime.spawn(self.gc)
+            self.runtime.spawn_task(self.gc.schedule, "gc schedule")
+        if role in ("all", "transactor"):
+            self.runtime.spawn(self.admin)
+        if role != "gc":
+            await self.hub.open_all()
+            subject = self.names.subject(NOBODY, NOBODY, CHANGED)
+            self._subscriptions.append(await self.port.subscribe(subject, self._on_changed))
+        for name, subject, queue in self._endpoints():
+            take = self._takers()[name]
+            handler = self._handler(take)
+            self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
+        await self.api.start()
+        if self.config.metrics_port is not None:
+            self._http = HttpServer(
+                self.config.metrics_host, self.config.metrics_port, self._respond
+            )
+            await self._http.start()
+            self.metrics_port = self._http.port
+        # a subscription counts once the server has read it; the answer to a request proves that
+        await self.port.api("INFO")
+        self.runtime.spawn_task(self._watch_metrics, "metrics")
+        self._ready = True
+
+    async def stop(self) -> None:
+        """Take no more requests, then end the actors."""
+        self._ready = False
+        if self._http is not None:
+            await self._http.stop()
+        await self.api.stop()
+        for subscription in self._subscriptions:
+            await self.port.unsubscribe(subscription)
+        await self.runtime.stop()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=1)
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def _takers(self) -> dict[str, Take]:
+        takers: dict[str, Take] = dict.fromkeys(self.query.endpoints, self.query.take)
+        takers |= dict.fromkeys(("list", "info", "branches", *LATER), self._inspect)
+        takers |= dict.fromkeys(("create", "delete"), self.admin.tell)
+        takers["transact"] = self._transact
+        takers["gc"] = self.gc.tell
+        return takers
+
+    def _endpoints(self) -> list[tuple[str, str, str]]:
+        """Name, subject and queue group of what this role serves.
+
+        One subscription serves an endpoint for all databases: it also answers for databases that
+        do not exist, so that there is always exactly one answer.
+        """
+        served = {
+            "query": [*self.query.endpoints, "info", "branches", "list"],
+            "transactor": ["transact", "create", "delete", *(set(LATER) - {"erase"})],
+            "gc": ["gc", "erase"],
+        }
+        role = self.config.role
+        wanted = [name for part in served.values() for name in part]
+        if role != "all":
+            wanted = served[role]
+        group = f"{self.config.prefix}-{{}}".replace(".", "-")
+        found = []
+        for name in wanted:
+            part = next(part for part, names in served.items() if name in names)
+            if name in ("create", "delete", "list"):
+                subject = self.names.subject(NOBODY, NOBODY, name)
+            elif name in (*LATER, "gc", "branches"):
+                subject = f"{self.config.prefix}.*.{NOBODY}.{name}"
+            else:
+                subject = self.names.any_branch(name)
+            found.append((name, subject, group.format(part)))
+        return found
+
+    def _handler(self, take: Take) -> Callable[[Message], None]:
+        def handle(message: Message) -> None:
+            database, branch, endpoint = self.names.parse(message.subject)
+            request = Request(self.port, message, database, branch, endpoint)
+            self.api.count(endpoint)
+            try:
+                take(request)
+            except NatalogError as error:
+                request.fail(error)
+
+        return handle
+
+    def _inspect(self, request: Request) -> None:
+        self._spawn(self.inspector.serve(request))
+
+    def _transact(self, request: Request) -> None:
+        found = self.hub.opened(request.database, request.branch)
+        if found is not None:
+            found[1].tell(request)
+        else:
+            self._spawn(self._transact_later(request))
+
+    async def _transact_later(self, request: Request) -> None:
+        """A transaction for a branch that is not open: open it first."""
+        try:
+            _, actor = await self.hub.open(request.database, request.branch)
+            actor.tell(request)
+        except Exception as error:
+            await request.refuse(error)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def _on_changed(self, message: Message) -> None:
+        event, _, database = message.data.decode("utf-8", "replace").partition(" ")
+        if event == "deleted":
+            self._spawn(self.hub.check(database))
+
+    # --- health ------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered."""
+        return self._ready and self.port.is_connected
+
+    def _respond(self, path: str) -> tuple[int, str, bytes]:
+        match path:
+            case "/metrics":
+                self._update_metrics()
+                return 200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.text()
+            case "/healthz/live":
+                return 200, "text/plain", b"ok\n"
+            case "/healthz/ready":
+                return (
+                    (200, "text/plain", b"ok\n")
+                    if self.ready
+                    else (
+                        503,
+                        "text/plain",
+                        b"not connected to NATS\n",
+                    )
+                )
+        return 404, "text/plain", b"there are /metrics, /healthz/live and /healthz/ready\n"
+
+    def _update_metrics(self) -> None:
+        for actor in self.runtime.actors():
+            self.metrics.mailbox_depth.labels(actor.name).set(actor.depth)
+        self.metrics.mailbox_depth.labels("query").set(self.query.waiting)
+        self.metrics.disconnects.set(self.port.disconnects)
+        if self.server is not None:
+            self.metrics.server_restarts.set(self.server.restarts)
+
+    async def _watch_metrics(self) -> None:
+        while True:
+            await anyio.sleep(METRICS_INTERVAL_S)
+            self._update_metrics()
+
+
+@asynccontextmanager
+async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIterator[Service]:
+    """Run a service for the length of the block.
+
+    ``clock`` gives milliseconds since 1970, the system's by default.  Raises `PortInUse`,
+    `DataDirectoryInUse`, `ServerFailed`, `Unavailable` or `InvalidConfig` when it cannot start.
+    """
+    server: NatsServer | None = None
+    port: NatsPort | None = None
+    if config.nats is None:
+        host, number = config.address()
+        server = NatsServer(
+            config.data,
+            host=host,
+            port=number,
+            max_payload=config.max_payload_bytes,
+            sync_interval=config.sync_interval,
+        )
+        await server.start()
+        if config.sync_interval != "always":
+            log.warning(
+                "sync_interval is %s: a power cut loses acknowledged transactions",
+                config.sync_interval,
+            )
+    else:
+        log.warning(
+            "the NATS server at %s is not ours: see that its JetStream has sync_interval always, "
+            "or a power cut loses acknowledged transactions",
+            config.nats,
+        )
+    url = server.url if server is not None else str(config.nats)
+    try:
+        async with anyio.create_task_group() as tasks:
+            if server is not None:
+                tasks.start_soon(server.watch, name="nats-server")
+            port = await NatsPort.connect(
+                url, name=f"natalog-{config.role}", options=config.options
+            )
+            runtime = Runtime(tasks)
+            service = Service(config, port, url, clock or system_clock, runtime)
+            service.server = server
+            runtime.on_restart = _restarted(service)
+            try:
+                await service.start()
+                yield service
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await service.stop()
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _single(group) from None
+    finally:
+        with anyio.CancelScope(shield=True):
+            if port is not None:
+                await port.close()
+            if server is not None:
+                await server.stop()
+
+
+async def _watch_connection(port: NatsPort) -> None:
+    """A connection that nats-py has closed for good ends the service, visibly."""
+    await port.closed.wait()
+    raise Unavailable("The connection to NATS was closed for good.")
+
+
+def _restarted(service: Service) -> Callable[[Actor], None]:
+    def note(actor: Actor) -> None:
+        service.metrics.actor_restarts.labels(actor.name.partition(":")[0]).inc()
+
+    return note
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The only exception of a group, for who does not know of the task group inside."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner

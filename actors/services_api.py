@@ -1,0 +1,102 @@
+"""Discovery by the NATS Services API: PING, INFO and STATS of the service ``natalog``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.subscription import Subscription
+
+from natalog.actors.metrics import package_version
+from natalog.actors.nats_port import Message, NatsPort
+from natalog.core.errors import NatalogError
+
+log = logging.getLogger("natalog.services")
+
+NAME = "natalog"
+_VERBS = {"PING": "ping_response", "INFO": "info_response", "STATS": "stats_response"}
+
+
+class ServicesApi:
+    """Answers ``$SRV.<verb>[.natalog[.<id>]]``.  ``endpoints``: (name, subject, queue group)."""
+
+    def __init__(
+        self, port: NatsPort, ident: str, endpoints: Sequence[tuple[str, str, str]]
+    ) -> None:
+        self._port = port
+        self._id = ident
+        self._endpoints = endpoints
+        self._started = datetime.now(UTC)
+        self._counts: dict[str, list[int]] = {name: [0, 0] for name, _, _ in endpoints}
+        self._subscriptions: list[Subscription] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def count(self, endpoint: str) -> None:
+        """Note a request."""
+        counts = self._counts.get(endpoint)
+        if counts is not None:
+            counts[0] += 1
+
+    async def start(self) -> None:
+        for verb in _VERBS:
+            for subject in (
+                f"$SRV.{verb}",
+                f"$SRV.{verb}.{NAME}",
+                f"$SRV.{verb}.{NAME}.{self._id}",
+            ):
+                self._subscriptions.append(await self._port.subscribe(subject, self._on_message))
+
+    async def stop(self) -> None:
+        for subscription in self._subscriptions:
+            await self._port.unsubscribe(subscription)
+
+    def _on_message(self, message: Message) -> None:
+        verb = message.subject.split(".")[1]
+        if message.reply:
+            task = asyncio.get_running_loop().create_task(self._answer(verb, message.reply))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _answer(self, verb: str, reply: str) -> None:
+        body: dict[str, Any] = {
+            "type": f"io.nats.micro.v1.{_VERBS[verb]}",
+            "name": NAME,
+            "id": self._id,
+            "version": _semantic(package_version()),
+            "metadata": {"wire": "1"},
+        }
+        if verb == "INFO":
+            body["description"] = "A temporal Datalog database"
+            body["endpoints"] = [
+                {"name": name, "subject": subject, "queue_group": queue, "metadata": {}}
+                for name, subject, queue in self._endpoints
+            ]
+        elif verb == "STATS":
+            body["started"] = self._started.isoformat().replace("+00:00", "Z")
+            body["endpoints"] = [
+                {
+                    "name": name,
+                    "subject": subject,
+                    "queue_group": queue,
+                    "num_requests": self._counts[name][0],
+                    "num_errors": self._counts[name][1],
+                    "last_error": "",
+                    "processing_time": 0,
+                    "average_processing_time": 0,
+                }
+                for name, subject, queue in self._endpoints
+            ]
+        try:
+            await self._port.publish(reply, json.dumps(body).encode())
+        except NatalogError as error:
+            log.info("a discovery answer was lost: %s", error.message)
+
+
+def _semantic(version: str) -> str:
+    """A version in the form that the Services API asks for."""
+    parts = version.split(".")
+    return version if len(parts) == 3 and all(part.isdigit() for part in parts) else "0.0.0"

@@ -1,0 +1,477 @@
+"""The transactor of one branch: transactions in, one block per group out, answers after that.
+
+A group is what waited while the last block was being written; there is no timer.  Nothing is
+answered before the block is on disk.  The log decides: when somebody else has appended, or the
+outcome of an append cannot be found out, what was prepared is dropped and the log is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+from uuid import UUID
+
+from anyio import to_thread
+
+from natalog.actors.catalog import Catalog, Process, record_of
+from natalog.actors.ingest import Ingested, IngestReader
+from natalog.actors.log import BranchLog, Position
+from natalog.actors.metrics import Metrics
+from natalog.actors.names import Names
+from natalog.actors.nats_port import NatsPort
+from natalog.actors.payload import (
+    Struct,
+    datom_rows,
+    error_struct,
+    field_name,
+    fields_of,
+)
+from natalog.actors.requests import Request
+from natalog.actors.runtime import Actor, Ask, as_natalog
+from natalog.actors.state import BranchState, Place
+from natalog.core.codec import pack
+from natalog.core.database import Database
+from natalog.core.errors import (
+    BadRequest,
+    CommitUnknown,
+    Fenced,
+    NatalogError,
+    TooLarge,
+    TransactSyntax,
+    error_from_wire,
+)
+from natalog.core.limits import BLOCK_BYTES_TARGET, BLOCK_TRANSACTIONS_MAX
+from natalog.core.record import (
+    ENTRY_COMMIT,
+    ENTRY_REJECTION,
+    Entry,
+    Rejection,
+    TxRecord,
+    encode_block,
+)
+from natalog.core.transact.report import TxReport
+from natalog.core.values import Keyword, ms_instant
+
+log = logging.getLogger("natalog.transactor")
+
+TX_INSTANT = Keyword("db/txInstant")
+IN_THREAD_BYTES = 64 * 1024
+"""A transaction of this size would hold up the event loop; it is processed in a thread."""
+TURN_S = 0.004
+"""After this long the event loop gets a turn between two transactions."""
+FENCED_ATTEMPTS = 5
+ID_LENGTH_MAX = 256
+BLOCK_OVERHEAD_BYTES = 512
+
+
+class Submission(Protocol):
+    """A transaction that came in: as a request or from the ingest stream."""
+
+    def body(self) -> Any: ...
+    def header(self, name: str) -> str | None: ...
+    def check_deadline(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Staged:
+    """An entry that waits to be written, and who wants to hear of it."""
+
+    submission: Request | Ingested
+    entry: Entry
+    ident: str | None
+    report: TxReport | None
+    record: TxRecord | None
+    commit: UUID | None
+    error: NatalogError | None
+    after: Database
+    repeats: list[Request | Ingested]
+
+
+class Transactor(Actor):
+    """Owns the head of one branch."""
+
+    def __init__(
+        self,
+        port: NatsPort,
+        names: Names,
+        state: BranchState,
+        catalog: Catalog,
+        process: Process,
+        metrics: Metrics,
+        *,
+        mailbox_size: int,
+    ) -> None:
+        self.name = f"transactor:{state.database}.{state.branch}"
+        self.mailbox_size = mailbox_size
+        super().__init__()
+        self.state = state
+        self._port = port
+        self._catalog = catalog
+        self._process = process
+        self._metrics = metrics
+        self._labels = (state.database, state.branch)
+        self._log = BranchLog(port, names, state.database, state.branch)
+        self._report_subject = names.report(state.database, state.branch)
+        self._ingest = IngestReader(port, names, state, self.put)
+        self._turn = 0.0
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        await self._catch_up()
+        first = self.state.commits.first
+        await self._catalog.ensure_ingest(self.state.database, self.state.branch, first)
+        self._ingest.start()
+
+    async def on_stop(self) -> None:
+        await self._ingest.stop()
+
+    async def _catch_up(self) -> None:
+        await catch_up(self.state, self._log)
+        self._metrics.log_sequence.labels(*self._labels).set(self.state.position.seq)
+        self._metrics.index_datoms.labels(*self._labels).set(len(self.state.db))
+
+    async def on_message(self, message: Any) -> None:
+        if isinstance(message, Ask):
+            await self._catch_up()
+            message.reply(self.state)
+            return
+        waiting: list[Request | Ingested] = [message]
+        asks: list[Ask] = []
+        while len(waiting) < BLOCK_TRANSACTIONS_MAX:
+            more = self.take_nowait()
+            if more is None:
+                break
+            if isinstance(more, Ask):
+                asks.append(more)
+            elif isinstance(more, (Request, Ingested)):
+                waiting.append(more)
+        try:
+            await self._handle(waiting)
+            for ask in asks:
+                await self.on_message(ask)
+        except BaseException as error:
+            # whoever has no answer yet gets one; what was appended is found again by its id
+            for left in [*waiting, *asks]:
+                left.fail(as_natalog(error) if isinstance(error, Exception) else self._gone())
+            raise
+
+    async def _handle(self, waiting: Sequence[Request | Ingested]) -> None:
+        """Commit all that waits, group by group; each is answered exactly once."""
+        attempts = 0
+        while waiting:
+            staged: list[Staged] = []
+            try:
+                rest = await self._stage(waiting, staged)
+                await self._write(staged)
+            except Fenced as error:
+                attempts += 1
+                log.warning("%s: %s", self.name, error.message)
+                await self._catch_up()
+                if attempts >= FENCED_ATTEMPTS:
+                    self._abandon(waiting, error)
+                    return
+                waiting = [one for one in waiting if not one.answered]
+                continue
+            except CommitUnknown as error:
+                log.error("%s: %s", self.name, error.message)
+                self._abandon([s.submission for s in staged], error)
+                for one in staged:
+                    self._abandon(one.repeats, error)
+                await self._catch_up()
+                self._ingest.restart()
+                waiting = [one for one in waiting if not one.answered]
+                continue
+            waiting = rest
+
+    def _abandon(self, waiting: Sequence[Request | Ingested], error: NatalogError) -> None:
+        for one in waiting:
+            if not one.answered:
+                self._count("failed")
+                one.fail(error)
+
+    # --- staging -----------------------------------------------------------------------------
+
+    async def _stage(
+        self, waiting: Sequence[Request | Ingested], staged: list[Staged]
+    ) -> Sequence[Request | Ingested]:
+        """Process transactions one after the other on top of the head; returns those left over.
+
+        Those that are refused or repeated are answered at once and consume nothing.
+        """
+        db = self.state.db
+        by_id: dict[str, Staged] = {}
+        size = 0
+        for spot, one in enumerate(waiting):
+            if one.answered or (isinstance(one, Ingested) and self._ingest.is_stale(one)):
+                continue
+            await self._give_turn()
+            ident: str | None = None
+            try:
+                one.check_deadline()
+                tx_data, tx_meta, ident = read_transaction(one)
+                if ident is not None and ident in self.state.ids:
+                    await self._repeat(one, ident)
+                    continue
+                if ident is not None and ident in by_id:
+                    by_id[ident].repeats.append(one)
+                    continue
+                made = await self._transact(db, tx_data, tx_meta, ident, one)
+            except NatalogError as error:
+                if isinstance(one, Ingested):
+                    made = self._refused(db, ident, error, one)
+                else:
+                    self._count("rejected")
+                    await one.refuse(error)
+                    continue
+            except Exception as error:
+                self._count("failed")
+                if isinstance(one, Ingested):
+                    made = self._refused(db, ident, as_natalog(error), one)
+                    log.exception("an ingested transaction failed")
+                else:
+                    await one.refuse(error)
+                    continue
+            db = made.after
+            staged.append(made)
+            if ident is not None:
+                by_id[ident] = made
+            size += len(made.entry.data)
+            if size >= BLOCK_BYTES_TARGET:
+                return waiting[spot + 1 :]
+        return ()
+
+    async def _transact(
+        self,
+        db: Database,
+        tx_data: Any,
+        tx_meta: Any,
+        ident: str | None,
+        one: Request | Ingested,
+    ) -> Staged:
+        def work() -> Staged:
+            report = self._process(db, tx_data, tx_meta)
+            record = record_of(report, db, ident)
+            entry = Entry(ENTRY_COMMIT, record.encode(), one.ingest_seq)
+            if len(entry.data) + BLOCK_OVERHEAD_BYTES > self._port.payload_room:
+                raise TooLarge(
+                    f"The transaction makes a record of {len(entry.data)} bytes; "
+                    f"{self._port.payload_room} fit a block of the log.",
+                    bytes=len(entry.data),
+                    bytes_max=self._port.payload_room,
+                )
+            commit = entry.commit_id
+            after = replace(report.db_after, commit_id=commit)
+            return Staged(one, entry, ident, report, record, commit, None, after, [])
+
+        if len(one.message.data) >= IN_THREAD_BYTES:
+            return await to_thread.run_sync(work)
+        return work()
+
+    def _refused(
+        self, db: Database, ident: str | None, error: NatalogError, one: Ingested
+    ) -> Staged:
+        """An ingested transaction is refused once, for ever: the log remembers."""
+        data = Rejection(ident, error.code, error.type).encode()
+        entry = Entry(ENTRY_REJECTION, data, one.ingest_seq)
+        return Staged(one, entry, ident, None, None, None, error, db, [])
+
+    async def _give_turn(self) -> None:
+        now = time.monotonic()
+        if now - self._turn > TURN_S:
+            await asyncio.sleep(0)
+            self._turn = time.monotonic()
+
+    # --- writing -----------------------------------------------------------------------------
+
+    async def _write(self, staged: Sequence[Staged]) -> None:
+        """Append what is staged, in as many blocks as its size needs, and answer."""
+        for group in split_blocks(staged, self._port.payload_room):
+            state = self.state
+            block = encode_block(state.position.hash, [one.entry for one in group])
+            began = time.monotonic()
+            at: Position = await self._log.append(state.position, block)
+            self._metrics.append_seconds.labels(*self._labels).observe(time.monotonic() - began)
+            self._metrics.block_transactions.labels(*self._labels).observe(len(group))
+            self._metrics.log_sequence.labels(*self._labels).set(at.seq)
+            for spot, one in enumerate(group):
+                state.note(one.entry, one.ident, Place(at.seq, spot))
+                if one.record is not None and one.commit is not None:
+                    state.commits.add(one.commit, one.record.tx, one.record.parents)
+            state.advance(group[-1].after, at, len(block))
+            state.announce()
+            for one in group:
+                await self._answer(one)
+        if staged:
+            self._metrics.index_datoms.labels(*self._labels).set(len(self.state.db))
+
+    async def _answer(self, one: Staged) -> None:
+        """Tell the sender, those who repeated the transaction meanwhile, and the feed."""
+        submission = one.submission
+        if one.error is not None:
+            self._count("rejected")
+            await self._publish_rejection(one.ident, one.error, submission)
+            submission.answered = True
+            for repeat in one.repeats:
+                await repeat.refuse(one.error)
+            return
+        assert one.report is not None and one.record is not None and one.commit is not None
+        body = commit_struct(one.record, one.commit, *self._labels)
+        payload = pack(body)
+        if isinstance(submission, Request):
+            if submission.kind == "msgpack":
+                await submission.reply_bytes(payload, one.record.tx)
+            else:
+                await submission.reply(body, one.record.tx)
+        submission.answered = True
+        await self._publish_report(payload, one.record.tx)
+        self._count("committed")
+        self._metrics.purged.labels(*self._labels).inc(one.record.purged)
+        self._metrics.transaction_seconds.labels(*self._labels).observe(
+            time.monotonic() - submission.arrived
+        )
+        for repeat in one.repeats:
+            self._count("repeated")
+            await repeat.reply(Struct(body, repeated=True), one.record.tx)
+
+    async def _publish_report(self, payload: bytes, tx: int) -> None:
+        """The live feed; who misses a report, or one too large for a message, reads the log."""
+        headers = {"Content-Type": "application/msgpack", "Natalog-Basis": str(tx)}
+        if len(payload) > self._port.payload_room:
+            payload = pack(Struct(tx=tx, database=self._labels[0], branch=self._labels[1]))
+            headers["Natalog-Truncated"] = "true"
+        try:
+            await self._port.publish(self._report_subject, payload, headers=headers)
+        except NatalogError as error:
+            log.warning("a report was not published: %s", error.message)
+
+    async def _publish_rejection(
+        self, ident: str | None, error: NatalogError, one: Request | Ingested
+    ) -> None:
+        body = Struct(
+            rejected=error_struct(error),
+            id=ident,
+            sequence=one.ingest_seq,
+            database=self._labels[0],
+            branch=self._labels[1],
+        )
+        try:
+            await self._port.publish(
+                self._report_subject, pack(body), headers={"Content-Type": "application/msgpack"}
+            )
+        except NatalogError as failed:
+            log.warning("a rejection was not published: %s", failed.message)
+
+    # --- repeats -----------------------------------------------------------------------------
+
+    async def _repeat(self, one: Request | Ingested, ident: str) -> None:
+        """Answer with the first outcome of a transaction with this id, read from the log."""
+        self._count("repeated")
+        if isinstance(one, Ingested):
+            one.answered = True
+            return
+        place = self.state.ids[ident]
+        block = await self._log.read_block(place.seq)
+        entry = block.entries[place.entry]
+        if entry.type == ENTRY_REJECTION:
+            rejected = Rejection.decode(entry.data)
+            await one.refuse(
+                error_from_wire(
+                    {
+                        "code": rejected.error_code,
+                        "error": rejected.error_type,
+                        "message": f"The transaction {ident} was refused before.",
+                        "data": {"id": ident, "repeated": True},
+                    }
+                )
+            )
+            return
+        record = TxRecord.decode(entry.data)
+        body = commit_struct(record, entry.commit_id, *self._labels)
+        await one.reply(Struct(body, repeated=True), record.tx)
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.transactions.labels(*self._labels, outcome).inc()
+
+
+async def catch_up(state: BranchState, branch_log: BranchLog) -> None:
+    """Read the log from where ``state`` stands to its present end."""
+    async for batch in branch_log.blocks(state.position):
+        await fold(state, batch)
+
+
+async def fold(state: BranchState, batch: Sequence[Any]) -> None:
+    """Advance ``state`` by blocks; many bytes are folded in a thread, so that the loop lives."""
+
+    def work() -> None:
+        for placed in batch:
+            state.fold(placed)
+
+    if sum(placed.size for placed in batch) >= IN_THREAD_BYTES:
+        await to_thread.run_sync(work)
+    else:
+        work()
+    state.announce()
+
+
+def read_transaction(one: Submission) -> tuple[Any, Any, str | None]:
+    """tx-data, tx-meta and id of a submission."""
+    body = one.body()
+    fields: dict[str, Any] = {"tx_data": body}
+    if isinstance(body, dict):
+        if not any(field_name(key) == "tx_data" for key in body):
+            raise TransactSyntax(
+                "A transaction is a vector of operations or a map with tx_data.",
+                keys=[str(key)[:80] for key in list(body)[:10]],
+            )
+        fields = fields_of(body, ("tx_data", "tx_meta", "id"), "transact")
+    ident = fields.get("id")
+    if isinstance(ident, UUID):
+        ident = str(ident)
+    if ident is None:
+        ident = one.header("Nats-Msg-Id")
+    if ident is not None and (not isinstance(ident, str) or not 0 < len(ident) <= ID_LENGTH_MAX):
+        raise BadRequest(
+            f"The id of a transaction is a text of 1 to {ID_LENGTH_MAX} characters.",
+            id=repr(ident)[:80],
+        )
+    return fields["tx_data"], fields.get("tx_meta"), ident
+
+
+def split_blocks(staged: Sequence[Staged], room: int) -> Iterator[list[Staged]]:
+    """Groups of consecutive entries that fit one message each."""
+    group: list[Staged] = []
+    size = BLOCK_OVERHEAD_BYTES
+    for one in staged:
+        cost = len(one.entry.data) + 32
+        if group and size + cost > room:
+            yield group
+            group, size = [], BLOCK_OVERHEAD_BYTES
+        group.append(one)
+        size += cost
+    if group:
+        yield group
+
+
+def commit_struct(record: TxRecord, commit: UUID, database: str, branch: str) -> Struct:
+    """The report of a committed transaction."""
+    meta = dict(record.tx_meta)
+    instant = None if record.instant_ms is None else ms_instant(record.instant_ms)
+    if instant is not None:
+        meta[TX_INSTANT] = instant
+    return Struct(
+        tx=record.tx,
+        instant=instant,
+        commit_id=commit,
+        tx_data=datom_rows(record.datoms),
+        tempids=dict(record.tempids),
+        tx_meta=meta,
+        purged=record.purged,
+        id=record.id,
+        database=database,
+        branch=branch,
+    )
