@@ -5,7 +5,8 @@
 True
 """
 
-from natalog.core.query.engine import q
+from natalog.core.query.engine import explain, q
+from natalog.core.query.plan import Plan
 from natalog.core.query.result import QueryResult
 
-__all__ = ["QueryResult", "q"]
+__all__ = ["Plan", "QueryResult", "explain", "q"]

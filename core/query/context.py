@@ -10,7 +10,9 @@ from natalog.core.database import Database
 from natalog.core.errors import QueryBinding, QueryLimit, QueryTimeout
 from natalog.core.index.pool import ValuePool
 from natalog.core.limits import QUERY_ROWS_MAX
-from natalog.core.query.ast import Rules
+from natalog.core.query.ast import Clause, Rules
+from natalog.core.query.plan import Plan, Step
+from natalog.core.query.show import clause_text
 from natalog.core.registry import Registry
 
 
@@ -35,6 +37,9 @@ class Budget:
     expired: Callable[[], bool] | None = None
     rows_max: int = QUERY_ROWS_MAX
     fuel: int | None = None
+    plan: Plan | None = None
+    """Where steps are recorded, if anybody wants to know."""
+    depth: int = -1
 
     def tick(self, rows: int) -> None:
         """Account for ``rows`` produced; raises when a limit is passed."""
@@ -85,6 +90,13 @@ class Context:
         if not isinstance(found, Database):
             raise QueryBinding(f"The source {name} is no database.", source=name)
         return found
+
+    def record(self, clause: Clause, estimated: float | None, bound: int, rows: int) -> None:
+        """Note a step for ``explain``."""
+        plan = self.budget.plan
+        if plan is not None:
+            depth = self.budget.depth
+            plan.steps.append(Step(depth, clause_text(clause), estimated, bound, rows))
 
     def tick(self, rows: int) -> None:
         """See `Budget.tick`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from natalog.core.database import Database
 from natalog.core.errors import QueryBinding, QueryLimit, QueryWhere
+from natalog.core.forms import freeze
 from natalog.core.limits import QUERY_ROWS_MAX
 from natalog.core.query.ast import (
     BindScalar,
@@ -23,15 +24,15 @@ from natalog.core.query.ast import (
 from natalog.core.query.bind import as_collection, bind
 from natalog.core.query.builtin_rules import with_builtins
 from natalog.core.query.context import Budget, Context, Rows, Source
-from natalog.core.forms import freeze
 from natalog.core.query.functions import FUNCTIONS
 from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_options import UNSET, with_options
 from natalog.core.query.parse_rules import check_rules, parse_rules
-from natalog.core.registry import EMPTY, Registry
+from natalog.core.query.plan import Plan
 from natalog.core.query.relation import Relation, empty
 from natalog.core.query.result import QueryResult, answer, find_vars
 from natalog.core.query.solve import check_bindable, solve
+from natalog.core.registry import EMPTY, Registry
 from natalog.core.values import make_set
 
 
@@ -45,21 +46,33 @@ def q(
     expired: Callable[[], bool] | None = None,
     rows_max: int = QUERY_ROWS_MAX,
     fuel: int | None = None,
+    plan: Plan | None = None,
 ) -> QueryResult:
     """The answer of ``query`` (text, vector or map) on ``inputs``, in the order of ``:in``.
 
     A source is a `Database` or a collection of tuples.  ``limit``, ``offset`` and ``order_by`` are
     the options of the query language; ``expired`` tells when to give up, ``rows_max`` bounds
-    every intermediate result and ``fuel`` all of them together.
+    every intermediate result and ``fuel`` all of them together.  ``plan`` takes down the steps.
 
     Raises `QueryError` of the kind that fits, before anything runs where it can.
     """
     parsed = with_options(parse_query(query), limit, offset, order_by)
-    budget = Budget(expired, rows_max, fuel)
+    budget = Budget(expired, rows_max, fuel, plan)
     try:
         return _run(parsed, inputs, functions, budget)
     except RecursionError:
         raise QueryLimit("The query nests too deeply.", limit="depth") from None
+
+
+def explain(query: Any, *inputs: Any, **options: Any) -> Plan:
+    """Run a query like `q` does, and tell what it did: clauses in order, estimated and true rows.
+
+    Takes the options of `q`.
+    """
+    plan = Plan()
+    result = q(query, *inputs, plan=plan, **options)
+    plan.answer_rows = len(result.rows)
+    return plan
 
 
 def nested(ctx: Context, query: Any, inputs: Sequence[Any]) -> Any:

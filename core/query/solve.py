@@ -203,17 +203,27 @@ def solve(
     Returns relations that share no variable; one without rows means that nothing was found.
     Raises `QueryWhere` when the clauses left cannot run.
     """
-    state = _State(parts)
-    remaining = list(clauses)
+    ctx.budget.depth += 1
+    try:
+        return _solve(ctx, list(clauses), _State(parts), needed)
+    finally:
+        ctx.budget.depth -= 1
+
+
+def _solve(
+    ctx: Context, remaining: list[Clause], state: _State, needed: frozenset[str]
+) -> list[Relation]:
     while remaining:
         if state.dead:
             check_bindable(ctx, remaining, state.bound)
             return [empty(sorted(needed), ctx.pool)]
-        clause = _next(ctx, remaining, state)
+        clause, price = _next(ctx, remaining, state)
         remaining.remove(clause)
         keep = needed.union(*map(clause_vars, remaining)) if remaining else needed
         bound = state.gather(clause_vars(clause))
-        state.put(run_clause(ctx, clause, bound), keep)
+        found = run_clause(ctx, clause, bound)
+        ctx.record(clause, price, bound.count, found.count)
+        state.put(found, keep)
     if state.dead:
         return [empty(sorted(needed), ctx.pool)]
     return state.parts
@@ -275,10 +285,10 @@ def _run_or(ctx: Context, clause: Or, bound: Relation) -> Relation:
 # --- choosing ------------------------------------------------------------------------------------
 
 
-def _next(ctx: Context, remaining: list[Clause], state: _State) -> Clause:
+def _next(ctx: Context, remaining: list[Clause], state: _State) -> tuple[Clause, float | None]:
     """The clause that promises the fewest rows; raises when none can run."""
     if len(remaining) == 1 and isinstance(remaining[0], Pattern):
-        return remaining[0]
+        return remaining[0], None
     bound = state.bound
     best: Clause | None = None
     cost = _LATER
@@ -291,7 +301,7 @@ def _next(ctx: Context, remaining: list[Clause], state: _State) -> Clause:
             best, cost = clause, price
     if best is None:
         raise _insufficient(remaining, bound)
-    return best
+    return best, cost
 
 
 def _price(ctx: Context, clause: Clause, state: _State, bound: frozenset[str]) -> float:
