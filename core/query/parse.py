@@ -156,8 +156,6 @@ def _vector_parts(form: Sequence[Any]) -> dict[str, Any]:
             items = parts[name] = []
         elif not parts:
             raise QueryParse(f"A query starts with :find, not with {pr_str(item)}", form=item)
-        elif name is not None:
-            raise QueryParse(f"{item} is not a part of a query", key=item)
         else:
             items.append(item)
     return parts
