@@ -99,6 +99,8 @@ def number_range(*args: Any) -> tuple[Any, ...]:
         if numbers and (numbers[-1] - start) // step >= RANGE_ITEMS_MAX:
             raise _too_long(args)
         return tuple(numbers)
+    if equal(step, 0) and not equal(start, end):
+        raise _too_long(args)
     found: list[Any] = []
     upwards = less(0, step)
     while less(start, end) if upwards else less(end, start):
