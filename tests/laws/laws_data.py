@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
+from naive import INSTANT, Naive
 
+from natalog.core.config import DatabaseConfig
+from natalog.core.database import Database
 from natalog.core.edn import read
+from natalog.core.transact import process
 from natalog.core.values import Keyword
 
 K = Keyword
@@ -40,6 +44,13 @@ VALUES: dict[Keyword, list[Any]] = {
     K("boss"): list(ENTITIES),
     K("friend"): list(ENTITIES),
 }
+BASE: list[tuple[Any, ...]] = [
+    ("add", e, attr, values[(at * 5 + number) % len(values)])
+    for at, e in enumerate(ENTITIES)
+    for number, (attr, values) in enumerate(VALUES.items())
+    if (at + number) % 5
+]
+"""Facts that every random history starts from, so that queries find something."""
 START_MS = 1_577_836_800_000
 
 entities = st.sampled_from(ENTITIES)
@@ -73,3 +84,35 @@ def tx_data(operations: list[tuple[Any, ...]]) -> list[Any]:
 def instant(step: int) -> datetime:
     """The instant ``step`` times 10 ms after the start."""
     return datetime(2020, 1, 1, tzinfo=UTC) + timedelta(milliseconds=10 * step)
+
+
+def built(history: Any) -> tuple[Database, Naive]:
+    """Both databases after the schema and a random history."""
+    report = process(Database.empty(DatabaseConfig()), SCHEMA, None, now_ms=START_MS)
+    db, naive = report.db_after, Naive(MANY | {INSTANT}).transact(report.datoms)
+    for number, (operations, step) in enumerate([(BASE, None), *history]):
+        meta = None if step is None else {INSTANT: instant(step)}
+        report = process(db, tx_data(operations), meta, now_ms=START_MS + number)
+        db = report.db_after
+        naive = naive.transact(report.datoms)
+    return db, naive
+
+
+points = st.one_of(
+    st.integers(0, 10),
+    st.integers(-4, 42).map(instant),
+    st.just(datetime(2020, 1, 1, tzinfo=UTC)),
+)
+views = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["as_of", "since"]), points), st.tuples(st.just("history"))
+    ),
+    max_size=3,
+)
+
+
+def through(db: Any, steps: Any, tx0: int) -> Any:
+    for name, *rest in steps:
+        point = [tx0 + p if isinstance(p, int) else p for p in rest]
+        db = getattr(db, name)(*point)
+    return db

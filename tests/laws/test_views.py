@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
-from hypothesis import strategies as st
 from laws_data import (
     ENTITIES,
     FIRST_ENTITY,
@@ -16,9 +14,12 @@ from laws_data import (
     SCHEMA,
     START_MS,
     VALUES,
+    built,
     histories,
     instant,
+    through,
     tx_data,
+    views,
 )
 from naive import INSTANT, Naive
 
@@ -31,40 +32,6 @@ from natalog.core.values import Datom, sort_key, value_key
 
 def keys(datoms: Any) -> list[Any]:
     return sorted(repr(value_key(tuple(datom))) for datom in datoms)
-
-
-def built(history: Any) -> tuple[Database, Naive]:
-    """Both databases after the schema and a random history."""
-    report = process(Database.empty(DatabaseConfig()), SCHEMA, None, now_ms=START_MS)
-    db, naive = report.db_after, Naive(MANY | {INSTANT}).transact(report.datoms)
-    # every entity exists from the start, so that ids below the highest are known
-    base = [[("add", e, next(iter(VALUES)), "base") for e in ENTITIES]]
-    for number, (operations, step) in enumerate([(base[0], None), *history]):
-        meta = None if step is None else {INSTANT: instant(step)}
-        report = process(db, tx_data(operations), meta, now_ms=START_MS + number)
-        db = report.db_after
-        naive = naive.transact(report.datoms)
-    return db, naive
-
-
-points = st.one_of(
-    st.integers(0, 10),
-    st.integers(-4, 42).map(instant),
-    st.just(datetime(2020, 1, 1, tzinfo=UTC)),
-)
-views = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from(["as_of", "since"]), points), st.tuples(st.just("history"))
-    ),
-    max_size=3,
-)
-
-
-def through(db: Any, steps: Any, tx0: int) -> Any:
-    for name, *rest in steps:
-        point = [tx0 + p if isinstance(p, int) else p for p in rest]
-        db = getattr(db, name)(*point)
-    return db
 
 
 @given(histories)
