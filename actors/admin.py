@@ -97,7 +97,7 @@ class Inspector:
 
     async def _list(self, request: Request) -> Struct:
         fields_of(request.body(), (), "list")
-        entries = await self._catalog.list()
+        entries = await self._catalog.databases()
         for entry in entries:
             self._metrics.branches.labels(entry.name).set(len(entry.branches))
         return Struct(databases=[entry_struct(entry) for entry in entries])

@@ -169,7 +169,7 @@ class Catalog:
         streams = await self._port.streams(self._names.log(database, "*"))
         return self._entry(database, first, self._branches(streams, database))
 
-    async def list(self) -> list[DatabaseEntry]:
+    async def databases(self) -> list[DatabaseEntry]:
         """All databases, by name."""
         streams = await self._port.streams(self._names.any_branch("log"))
         found = []

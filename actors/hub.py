@@ -180,14 +180,14 @@ class Hub:
                 message = await self._port.read(self._names.log_stream(*key), seq=1)
             except (ServiceError, JetStreamError):
                 message = None
-            first = None if message is None else message.headers.get("Nats-Msg-Id")
+            first = None if message is None else (message.headers or {}).get("Nats-Msg-Id")
             if first is None or first != state.first_hash:
                 await self.close(database)
                 return
 
     async def open_all(self) -> None:
         """Open the main branch of every database; one that cannot be opened is logged."""
-        for entry in await self._catalog.list():
+        for entry in await self._catalog.databases():
             try:
                 await self.open(entry.name, MAIN_BRANCH)
             except NatalogError as error:

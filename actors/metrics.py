@@ -32,33 +32,32 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        made = {"registry": self.registry}
         self.transactions = Counter(
             "natalog_transactions_total",
             "Transactions by outcome: committed, repeated, rejected, failed, busy.",
             (*BRANCH, "outcome"),
-            **made,
+            registry=self.registry,
         )
         self.transaction_seconds = Histogram(
             "natalog_transaction_duration_seconds",
             "From the arrival of a transaction to its report.",
             BRANCH,
             buckets=LATENCY_BUCKETS,
-            **made,
+            registry=self.registry,
         )
         self.block_transactions = Histogram(
             "natalog_commit_block_transactions",
             "Transactions committed in one block.",
             BRANCH,
             buckets=COUNT_BUCKETS,
-            **made,
+            registry=self.registry,
         )
         self.append_seconds = Histogram(
             "natalog_log_append_duration_seconds",
             "Appending one block, until it is on disk.",
             BRANCH,
             buckets=LATENCY_BUCKETS,
-            **made,
+            registry=self.registry,
         )
         self.log_sequence = Gauge(
             "natalog_log_last_sequence", "Sequence of the last block of the log.", BRANCH, **made
@@ -67,14 +66,14 @@ class Metrics:
             "natalog_reader_basis_lag_transactions",
             "Transactions that a reader was asked for and does not have yet.",
             BRANCH,
-            **made,
+            registry=self.registry,
         )
         self.query_seconds = Histogram(
             "natalog_query_duration_seconds",
             "From the arrival of a read request to its answer.",
             ("outcome",),
             buckets=LATENCY_BUCKETS,
-            **made,
+            registry=self.registry,
         )
         self.query_rows = Histogram(
             "natalog_query_rows", "Rows of query answers.", buckets=ROW_BUCKETS, **made
@@ -97,16 +96,24 @@ class Metrics:
         self.disconnects = Gauge(
             "natalog_nats_disconnects", "Times the connection to NATS broke.", **made
         )
-        self.gc_runs = Counter("natalog_gc_runs_total", "Runs of the GC actor.", **made)
-        self.gc_swept = Counter("natalog_gc_swept_bytes_total", "Bytes that GC freed.", **made)
+        self.gc_runs = Counter(
+            "natalog_gc_runs_total", "Runs of the GC actor.", registry=self.registry
+        )
+        self.gc_swept = Counter(
+            "natalog_gc_swept_bytes_total", "Bytes that GC freed.", registry=self.registry
+        )
         self.gc_garbage = Gauge(
             "natalog_gc_garbage_bytes", "Bytes that the last GC run would have freed.", **made
         )
         self.purged = Counter(
             "natalog_purge_datoms_total", "Facts removed by purges.", BRANCH, **made
         )
-        self.branches = Gauge("natalog_branches", "Branches of a database.", ("database",), **made)
-        self.build = Gauge("natalog_build_info", "The running version.", ("version",), **made)
+        self.branches = Gauge(
+            "natalog_branches", "Branches of a database.", ("database",), registry=self.registry
+        )
+        self.build = Gauge(
+            "natalog_build_info", "The running version.", ("version",), registry=self.registry
+        )
         self.build.labels(package_version()).set(1)
 
     def text(self) -> bytes:

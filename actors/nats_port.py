@@ -107,7 +107,7 @@ class NatsPort:
                     servers=[url],
                     name=name,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.1,
+                    reconnect_time_wait=0.1,  # type: ignore[arg-type]
                     connect_timeout=2,
                     ping_interval=15,
                     max_outstanding_pings=2,

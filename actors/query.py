@@ -45,7 +45,7 @@ from natalog.core.errors import (
 )
 from natalog.core.limits import QUERY_TIMEOUT_S
 from natalog.core.query import QueryResult, q
-from natalog.core.query.ast import InSource
+from natalog.core.query.ast import InSource, Query
 from natalog.core.query.parse import parse_query
 from natalog.core.registry import Registry
 from natalog.core.values import Keyword, make_set, ms_instant, value_key
@@ -226,17 +226,9 @@ class QueryActor:
         fuel = integer(fields, "fuel")
 
         def job(expired: Expired) -> Answer:
-            declared = parse_query(query).inputs
-            primary = None
-            if (
-                len(inputs) < len(declared)
-                and isinstance(declared[0], InSource)
-                and (declared[0].name == "$")
-            ):
-                primary = view()
             values = [value() if callable(value) else value for value in inputs]
-            if primary is not None:
-                values.insert(0, primary)
+            if lacks_database(parse_query(query), inputs):
+                values.insert(0, view())
             basis = next((db.max_tx for db in values if isinstance(db, Database)), None)
             result = q(
                 query,
@@ -256,7 +248,7 @@ class QueryActor:
         if "pattern" not in fields or ("eid" in fields) == ("eids" in fields):
             raise BadRequest("pull takes a pattern, and eid or eids.", endpoint="pull")
         pattern = fields["pattern"]
-        if isinstance(pattern, str):
+        if isinstance(pattern, str) and request.kind == "json":
             pattern = read_edn(pattern)
         many = fields.get("eids")
         if "eids" in fields and not isinstance(many, (list, tuple)):
@@ -417,6 +409,14 @@ def query_fields(request: Request) -> tuple[Any, dict[str, Any]]:
     names = ("query", "args", "limit", "offset", "order_by", "fuel", *_COMMON)
     fields = fields_of(body, names, "query")
     return fields.pop("query"), fields
+
+
+def lacks_database(query: Query, inputs: Sequence[Any]) -> bool:
+    """Whether ``args`` held only the inputs after ``$``, the database of the request."""
+    declared = query.inputs
+    if len(inputs) >= len(declared) or (inputs and callable(inputs[0])):
+        return False
+    return isinstance(declared[0], InSource) and declared[0].name == "$"
 
 
 def result_body(result: QueryResult, basis: int | None) -> Bare:

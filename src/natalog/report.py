@@ -79,7 +79,15 @@ class Diff:
 
 def datoms_from_rows(rows: Any) -> list[Datom]:
     """Datoms from rows ``[e a v tx added]``."""
-    return [Datom(row[0], row[1], row[2], row[3], row[4] if len(row) > 4 else True) for row in rows]
+    return [
+        Datom(row[0], row[1], as_value(row[2]), row[3], row[4] if len(row) > 4 else True)
+        for row in rows
+    ]
+
+
+def as_value(value: Any) -> Any:
+    """A value as a database holds it: what arrived as a list is a tuple."""
+    return tuple(map(as_value, value)) if isinstance(value, list) else value
 
 
 def report_from_map(body: Mapping[str, Any]) -> TxReport:
@@ -90,7 +98,7 @@ def report_from_map(body: Mapping[str, Any]) -> TxReport:
         commit_id=body.get("commit_id"),
         tx_data=datoms_from_rows(body.get("tx_data") or ()),
         tempids=dict(body.get("tempids") or {}),
-        tx_meta=dict(body.get("tx_meta") or {}),
+        tx_meta={k: as_value(v) for k, v in (body.get("tx_meta") or {}).items()},
         purged=body.get("purged") or 0,
         id=body.get("id"),
         repeated=bool(body.get("repeated")),
