@@ -60,7 +60,10 @@ class Metrics:
             registry=self.registry,
         )
         self.log_sequence = Gauge(
-            "natalog_log_last_sequence", "Sequence of the last block of the log.", BRANCH, **made
+            "natalog_log_last_sequence",
+            "Sequence of the last block of the log.",
+            BRANCH,
+            registry=self.registry,
         )
         self.basis_lag = Gauge(
             "natalog_reader_basis_lag_transactions",
@@ -76,25 +79,41 @@ class Metrics:
             registry=self.registry,
         )
         self.query_rows = Histogram(
-            "natalog_query_rows", "Rows of query answers.", buckets=ROW_BUCKETS, **made
+            "natalog_query_rows",
+            "Rows of query answers.",
+            buckets=ROW_BUCKETS,
+            registry=self.registry,
         )
         self.query_rejected = Counter(
-            "natalog_query_rejected_total", "Read requests refused.", ("reason",), **made
+            "natalog_query_rejected_total",
+            "Read requests refused.",
+            ("reason",),
+            registry=self.registry,
         )
         self.index_datoms = Gauge(
-            "natalog_index_datoms", "Datoms in the current index.", BRANCH, **made
+            "natalog_index_datoms", "Datoms in the current index.", BRANCH, registry=self.registry
         )
         self.mailbox_depth = Gauge(
-            "natalog_mailbox_depth", "Messages that wait in a mailbox.", ("actor",), **made
+            "natalog_mailbox_depth",
+            "Messages that wait in a mailbox.",
+            ("actor",),
+            registry=self.registry,
         )
         self.actor_restarts = Counter(
-            "natalog_actor_restarts_total", "Actors started again.", ("actor",), **made
+            "natalog_actor_restarts_total",
+            "Actors started again.",
+            ("actor",),
+            registry=self.registry,
         )
         self.server_restarts = Gauge(
-            "natalog_nats_server_restarts", "Unplanned restarts of the child nats-server.", **made
+            "natalog_nats_server_restarts",
+            "Unplanned restarts of the child nats-server.",
+            registry=self.registry,
         )
         self.disconnects = Gauge(
-            "natalog_nats_disconnects", "Times the connection to NATS broke.", **made
+            "natalog_nats_disconnects",
+            "Times the connection to NATS broke.",
+            registry=self.registry,
         )
         self.gc_runs = Counter(
             "natalog_gc_runs_total", "Runs of the GC actor.", registry=self.registry
@@ -103,10 +122,12 @@ class Metrics:
             "natalog_gc_swept_bytes_total", "Bytes that GC freed.", registry=self.registry
         )
         self.gc_garbage = Gauge(
-            "natalog_gc_garbage_bytes", "Bytes that the last GC run would have freed.", **made
+            "natalog_gc_garbage_bytes",
+            "Bytes that the last GC run would have freed.",
+            registry=self.registry,
         )
         self.purged = Counter(
-            "natalog_purge_datoms_total", "Facts removed by purges.", BRANCH, **made
+            "natalog_purge_datoms_total", "Facts removed by purges.", BRANCH, registry=self.registry
         )
         self.branches = Gauge(
             "natalog_branches", "Branches of a database.", ("database",), registry=self.registry
