@@ -245,9 +245,9 @@ class QueryActor:
 
     async def _pull(self, request: Request) -> Prepared:
         fields, asker, view = await self._read(request, ("pattern", "eid", "eids"))
-        if "pattern" not in fields or ("eid" in fields) == ("eids" in fields):
+        if ("eid" in fields) == ("eids" in fields):
             raise BadRequest("pull takes a pattern, and eid or eids.", endpoint="pull")
-        pattern = fields["pattern"]
+        pattern = fields.get("pattern")  # nil is a malformed pattern, which pull itself says
         if isinstance(pattern, str) and request.kind == "json":
             pattern = read_edn(pattern)
         many = fields.get("eids")
@@ -262,7 +262,7 @@ class QueryActor:
             found = pulls.pull(db, pattern, fields["eid"], functions=self._functions)
             return bare(found, db, 1)
 
-        hint = None if many is not None else str(fields["pattern"])
+        hint = None if many is not None else str(pattern)
         return Prepared(job, hint, asker.deadline)
 
     async def _entity(self, request: Request) -> Prepared:

@@ -12,6 +12,7 @@ from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import InvalidName, InvalidTimePoint, TransactSyntax
+from natalog.core.forms import freeze
 from natalog.core.limits import NAME_LENGTH_MAX
 from natalog.core.values import Keyword, Symbol, make_set
 from natalog.report import TxReport
@@ -148,10 +149,5 @@ def query_answer(kind: str, result: Any) -> Any:
 
 
 def _row(row: Any) -> tuple[Any, ...]:
-    """A row of a set; what arrived as a list inside it is a tuple there."""
-    found = tuple(row)
-    return tuple(map(_hashable, found)) if list in map(type, found) else found
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    """A row of a set; the collections inside it become hashable."""
+    return tuple(freeze(value) if isinstance(value, (list, dict, set)) else value for value in row)
