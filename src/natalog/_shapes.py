@@ -133,21 +133,28 @@ def query_answer(kind: str, result: Any) -> Any:
     """A query's answer in Python's terms.
 
     A relation is a set of tuples, or a list of tuples where order or repetition matters; a
-    collection a list; a tuple a tuple or None; maps a list of dicts.
+    collection a list; a tuple a tuple or None; maps a list of dicts.  Vectors among the values are
+    tuples.
     """
     match kind:
         case "set":
             return make_set(map(_row, result))
         case "rows":
-            return [tuple(row) for row in result]
+            return [_row(row) for row in result]
         case "tuple":
-            return None if result is None else tuple(result)
-        case "collection" | "maps":
-            return list(result)
+            return None if result is None else _row(result)
+        case "collection":
+            return [vectors_as_tuples(value) for value in result]
+        case "maps":
+            return [{key: vectors_as_tuples(value) for key, value in row.items()} for row in result]
         case _:
-            return result
+            return vectors_as_tuples(result)
 
 
 def _row(row: Any) -> tuple[Any, ...]:
-    """A row of a set; the collections inside it become hashable."""
-    return tuple(freeze(value) if isinstance(value, (list, dict, set)) else value for value in row)
+    return tuple(map(vectors_as_tuples, row)) if list in map(type, row) else tuple(row)
+
+
+def vectors_as_tuples(value: Any) -> Any:
+    """Lists, also inside lists, as tuples: values are hashable wherever they come from."""
+    return tuple(map(vectors_as_tuples, value)) if type(value) is list else value

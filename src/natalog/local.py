@@ -472,7 +472,9 @@ def run_query(
         expired=expired,
         fuel=fuel,
     )
-    return query_answer(result.kind, result.python())
+    # the rows of a set are tuples of stored values already
+    found = result.python()
+    return found if result.kind == "set" else query_answer(result.kind, found)
 
 
 _order_by = order_by
