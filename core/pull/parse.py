@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from natalog.core.errors import PullParse
 from natalog.core.forms import ELLIPSIS, forward_attribute, freeze, is_sequence
-from natalog.core.limits import CLAUSE_NESTING_MAX, PARSED_QUERIES_MAX, PULL_LIMIT_DEFAULT
+from natalog.core.limits import PARSED_QUERIES_MAX, PULL_LIMIT_DEFAULT
 from natalog.core.printing import pr_str
 from natalog.core.values import Keyword, Symbol, sort_key, value_key
 
@@ -92,7 +92,7 @@ class _Form:
 def parse_pull(form: Any) -> Pattern:
     """The pattern that ``form`` describes; equal forms are parsed once.
 
-    Raises `PullParse` for anything that is no pattern.
+    Raises `PullParse` for anything that is no pattern, `LimitExceeded` for one that nests too deep.
     """
     if isinstance(form, Pattern):
         return form
@@ -111,21 +111,17 @@ def _cached_names(form: tuple[Keyword | str | Symbol, ...]) -> Pattern:
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
 def _cached(form: _Form) -> Pattern:
-    return _pattern(form.form, 0)
+    return _pattern(form.form)
 
 
 def _is_pattern(form: Any) -> bool:
     return is_sequence(form) or isinstance(form, Set)
 
 
-def _pattern(form: Any, depth: int) -> Pattern:
+def _pattern(form: Any) -> Pattern:
     if not _is_pattern(form):
         raise PullParse(
             f"Cannot read the pull pattern {pr_str(form)}: expected [attribute+]", form=form
-        )
-    if depth > CLAUSE_NESTING_MAX:
-        raise PullParse(
-            f"Pull patterns nest deeper than {CLAUSE_NESTING_MAX} levels", limit=CLAUSE_NESTING_MAX
         )
     items: Sequence[Any] = form if is_sequence(form) else sorted(form, key=sort_key)
     wildcard = False
@@ -135,7 +131,7 @@ def _pattern(form: Any, depth: int) -> Pattern:
         if _is_wildcard(item):
             wildcard = True
             continue
-        for spec in _specs(item, depth):
+        for spec in _specs(item):
             specs[(spec.name, value_key(spec.key))] = spec
     return _made(wildcard, tuple(specs.values()))
 
@@ -156,10 +152,10 @@ def _is_wildcard(form: Any) -> bool:
     return (isinstance(form, (Symbol, Keyword)) and form.text == "*") or form == "*"
 
 
-def _specs(form: Any, depth: int) -> Iterator[Spec]:
+def _specs(form: Any) -> Iterator[Spec]:
     if isinstance(form, dict):
         for key, value in form.items():
-            yield _nested(key, value, depth)
+            yield _nested(key, value)
         return
     name = _name(form)
     if name is not None:
@@ -187,7 +183,7 @@ def _plain(name: Keyword) -> Spec:
     return Spec(name, forward or name, forward is not None, name)
 
 
-def _nested(key: Any, value: Any, depth: int) -> Spec:
+def _nested(key: Any, value: Any) -> Spec:
     name = _name(key)
     if name is not None and not _is_wildcard(key):
         spec = _plain(name)
@@ -202,7 +198,7 @@ def _nested(key: Any, value: Any, depth: int) -> Spec:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return replace(spec, recursion=int(value))
     if _is_pattern(value):
-        return replace(spec, sub=_pattern(value, depth + 1))
+        return replace(spec, sub=_pattern(value))
     raise PullParse(
         f"Cannot read {pr_str(value)} after {pr_str(key)}: expected a pattern, a positive number "
         "of levels or ...",
