@@ -22,6 +22,7 @@ MAIN_BRANCH = "db"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _TX_DATA_KEYS = ("tx_data", "tx-data", ":tx-data", Keyword("tx-data"))
 _TX_META_KEYS = ("tx_meta", "tx-meta", ":tx-meta", Keyword("tx-meta"))
+_COLLECTIONS = frozenset({list, dict, set})
 _ATTRIBUTE_POSITION = {"eavt": 1, "aevt": 0, "avet": 0}
 
 
@@ -138,7 +139,7 @@ def query_answer(kind: str, result: Any) -> Any:
     """
     match kind:
         case "set":
-            return make_set(map(_row, result))
+            return make_set(map(_frozen_row, result))
         case "rows":
             return [_row(row) for row in result]
         case "tuple":
@@ -149,6 +150,13 @@ def query_answer(kind: str, result: Any) -> Any:
             return [{key: vectors_as_tuples(value) for key, value in row.items()} for row in result]
         case _:
             return vectors_as_tuples(result)
+
+
+def _frozen_row(row: Any) -> tuple[Any, ...]:
+    """A row of a set; the collections inside it become hashable."""
+    if _COLLECTIONS.isdisjoint(map(type, row)):
+        return tuple(row)
+    return tuple(freeze(value) if type(value) in _COLLECTIONS else value for value in row)
 
 
 def _row(row: Any) -> tuple[Any, ...]:

@@ -40,6 +40,7 @@ READ = Repeat(attempt_s=float("inf"), unserved_s=0.0)
 WRITE = Repeat(attempt_s=10.0, unserved_s=5.0)
 """A transaction with an id: also waits for a standby transactor to take over."""
 
+_NIL_COUNTS = ("eid", "pattern")
 _BACKOFF_MIN_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _GRACE_S = 1.0
@@ -77,7 +78,8 @@ class Session:
         errors that pass (a full mailbox, a lost connection, a change of the transactor).
         """
         limit = self.timeout.request_s if timeout_s is None else timeout_s
-        payload = pack({key: value for key, value in body.items() if value is not None})
+        # nothing is said by leaving it out, except that nil is no entity
+        payload = pack({k: v for k, v in body.items() if v is not None or k in _NIL_COUNTS})
         if repeat is None:
             return await self._once(subject, payload, limit)
         return await self._until(subject, payload, limit, repeat)
