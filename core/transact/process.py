@@ -41,11 +41,11 @@ def process(
 ) -> TxReport:
     """Apply ``tx_data`` to a database value.
 
-    On an as-of or since view the transaction sees the state that the view shows; history is
-    refused.  ``tx_data`` is a sequence of operations (maps, vectors, `Datom`) or ``{:tx-data [...] :tx-meta
+    ``tx_data`` is a sequence of operations (maps, vectors, `Datom`) or ``{:tx-data [...] :tx-meta
     {...}}``; ``now_ms`` is the clock's instant, ``tx`` the id to use (default: the next one).
-    Operations apply in order, each sees those before it; a refused one refuses all.  Raises
-    `TransactError`, `EntityError`.  O(operations) plus one index lookup per existing fact touched.
+    Operations apply in order, each sees those before it; a refused one refuses all.  On an as-of
+    or since view they see the state that the view shows.  Raises `TransactError`, `EntityError`,
+    `ViewRefused` for history.  O(operations) plus an index lookup per existing fact touched.
     """
     db = materialised(db)
     operations, tx_meta = _unwrap(tx_data, tx_meta)
