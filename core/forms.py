@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from natalog.core.errors import LimitExceeded
 from natalog.core.limits import CONSTANT_NESTING_MAX
-from natalog.core.values import EdnList, FrozenMap, Keyword, Symbol, make_set
+from natalog.core.values import EdnList, FrozenMap, Keyword, Symbol, make_set, value_key
 
 ELLIPSIS = Symbol("...")
 DOT = Symbol(".")
@@ -73,6 +73,22 @@ def freeze(form: Any, depth: int = 0) -> Any:
             (freeze(key, depth + 1), freeze(value, depth + 1)) for key, value in form.items()
         )
     return frozenset(form) if type(form) is set else form
+
+
+class FrozenForm:
+    """A frozen form as a key: equal to another of the same values and classes."""
+
+    __slots__ = ("form", "key")
+
+    def __init__(self, form: Any) -> None:
+        self.form = form
+        self.key = value_key(form)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrozenForm) and self.key == other.key
 
 
 def frozen_set(values: Iterable[Any]) -> Set[Any]:

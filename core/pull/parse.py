@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from natalog.core.errors import PullParse
-from natalog.core.forms import ELLIPSIS, forward_attribute, freeze, is_sequence
+from natalog.core.forms import ELLIPSIS, FrozenForm, forward_attribute, freeze, is_sequence
 from natalog.core.limits import PARSED_QUERIES_MAX, PULL_LIMIT_DEFAULT
 from natalog.core.printing import pr_str
 from natalog.core.values import Keyword, Symbol, sort_key, value_key
@@ -73,22 +73,6 @@ WILDCARD: Final = Pattern(True, ())
 """``[*]``: what component entities are expanded with."""
 
 
-class _Form:
-    """A frozen pattern, equal to another of the same values and classes."""
-
-    __slots__ = ("form", "key")
-
-    def __init__(self, form: Any) -> None:
-        self.form = form
-        self.key = value_key(form)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Form) and self.key == other.key
-
-
 def parse_pull(form: Any) -> Pattern:
     """The pattern that ``form`` describes; equal forms are parsed once.
 
@@ -98,7 +82,7 @@ def parse_pull(form: Any) -> Pattern:
         return form
     if isinstance(form, list) and all(type(item) in _NAMES for item in form):
         return _cached_names(tuple(form))
-    return _cached(_Form(freeze(form)))
+    return _cached(FrozenForm(freeze(form)))
 
 
 _NAMES: Final = (Keyword, str, Symbol)
@@ -106,11 +90,11 @@ _NAMES: Final = (Keyword, str, Symbol)
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
 def _cached_names(form: tuple[Keyword | str | Symbol, ...]) -> Pattern:
-    return _cached(_Form(form))
+    return _cached(FrozenForm(form))
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
-def _cached(form: _Form) -> Pattern:
+def _cached(form: FrozenForm) -> Pattern:
     return _pattern(form.form)
 
 

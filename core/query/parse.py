@@ -12,7 +12,7 @@ from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import QueryParse
-from natalog.core.forms import freeze, is_sequence
+from natalog.core.forms import FrozenForm, freeze, is_sequence
 from natalog.core.limits import PARSED_QUERIES_MAX
 from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
@@ -35,7 +35,7 @@ from natalog.core.query.parse_find import (
 )
 from natalog.core.query.parse_options import parse_limit, parse_offset, parse_order_by
 from natalog.core.query.parse_where import parse_clauses, sources_of, visible_vars, walk
-from natalog.core.values import Keyword, value_key
+from natalog.core.values import Keyword
 
 _CLAUSES = ("find", "with", "in", "where", "keys", "strs", "syms")
 _OPTIONS = ("limit", "offset", "order-by")
@@ -53,23 +53,7 @@ def parse_query(form: Any) -> Query:
     """
     if isinstance(form, str):
         return _parse_text(form)
-    return _parse_form(_Form(freeze(form)))
-
-
-class _Form:
-    """A frozen form, equal to another of the same values and classes."""
-
-    __slots__ = ("form", "key")
-
-    def __init__(self, form: Any) -> None:
-        self.form = form
-        self.key = value_key(form)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Form) and self.key == other.key
+    return _parse_form(FrozenForm(freeze(form)))
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
@@ -78,7 +62,7 @@ def _parse_text(text: str) -> Query:
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)
-def _parse_form(form: _Form) -> Query:
+def _parse_form(form: FrozenForm) -> Query:
     return _parse(form.form)
 
 

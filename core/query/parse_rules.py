@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import RuleParse
-from natalog.core.forms import is_plain_symbol, is_sequence
+from natalog.core.forms import FrozenForm, freeze, is_plain_symbol, is_sequence
+from natalog.core.limits import PARSED_QUERIES_MAX
 from natalog.core.printing import pr_str
 from natalog.core.query.ast import Clause, Not, Or, Rule, RuleCall, Rules, Var
 from natalog.core.query.parse_where import (
@@ -22,11 +24,26 @@ from natalog.core.query.parse_where import (
 def parse_rules(form: Any) -> Rules:
     """The rules that ``form``, a vector of rule bodies or its EDN text, defines, by name.
 
-    Raises `RuleParse` for malformed rules, bodies of one rule with different parameters, and
-    parameters that a body does not mention; `EdnSyntax` for text that cannot be read.
+    Equal text and equal forms are parsed once.  Raises `RuleParse` for malformed rules, bodies of
+    one rule with different parameters, and parameters that a body does not mention; `EdnSyntax`
+    for text that cannot be read.
     """
     if isinstance(form, str):
-        form = read(form)
+        return dict(_parse_text(form))
+    return dict(_parse_form(FrozenForm(freeze(form))))
+
+
+@lru_cache(maxsize=PARSED_QUERIES_MAX)
+def _parse_text(text: str) -> Rules:
+    return _parse(freeze(read(text)))
+
+
+@lru_cache(maxsize=PARSED_QUERIES_MAX)
+def _parse_form(form: FrozenForm) -> Rules:
+    return _parse(form.form)
+
+
+def _parse(form: Any) -> Rules:
     if not is_sequence(form):
         raise RuleParse(f"Cannot read the rules {pr_str(form)}: expected [[head clause+] ...]")
     grouped: dict[str, list[Rule]] = {}
