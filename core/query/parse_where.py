@@ -302,11 +302,16 @@ def walk(clauses: Iterable[Clause]) -> Iterator[Clause]:
 
 
 def sources_of(clauses: Iterable[Clause]) -> set[str]:
-    """The names of the sources that clauses read from."""
+    """The names of the sources that clauses read from.
+
+    A rule call without a source may call rules that read none.
+    """
     names: set[str] = set()
     for clause in walk(clauses):
         match clause:
-            case Pattern(source, _) | RuleCall(source, _, _):
+            case Pattern(source, _):
+                names.add(source)
+            case RuleCall(source, _, _) if source != "$":
                 names.add(source)
             case Call(_, args, _):
                 names.update(term.name for term in args if isinstance(term, Src))

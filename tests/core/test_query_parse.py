@@ -238,6 +238,9 @@ class TestInputs:
         with pytest.raises(BindingParse):
             parse_query(f"[:find ?x :in {form} :where [?x :a]]")
 
+    def test_rules_may_read_no_source(self) -> None:
+        parse_query("[:find ?x :in ?x ?y :where (interval-meets? ?x ?y ?y ?x)]")
+
     def test_sources_must_be_declared(self) -> None:
         for text in (
             "[:find ?x :where [$2 ?x :a]]",
