@@ -100,6 +100,10 @@ class Database:
             return sum(index.aevt.open for index in self.indexes.values())
         return sum(len(self.scan(attr).e) for attr in self.indexes)
 
+    def __bool__(self) -> bool:
+        """A value without facts is still a value."""
+        return True
+
     # --- views -------------------------------------------------------------------------------
 
     def as_of(self, point: int | datetime) -> Database:

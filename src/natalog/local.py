@@ -11,14 +11,13 @@ Databases live in a registry of this process by name; they are gone when it ends
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
+from natalog._repository import Branch, Clock, Repository, report_of
 from natalog._shapes import (
     MAIN_BRANCH,
     attribute,
@@ -30,29 +29,28 @@ from natalog._shapes import (
     time_point,
     transaction,
 )
+from natalog.core import diff as _diff
 from natalog.core import query as _query
 from natalog.core import transact as _transact
-from natalog.core.chain import commit_id
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database as Value
+from natalog.core.diff import Transaction
 from natalog.core.edn import read
 from natalog.core.entity import entity
 from natalog.core.errors import (
     BadRequest,
-    BranchNotFound,
     DatabaseExists,
     DatabaseNotFound,
+    InvalidTimePoint,
     NotImplementedYet,
+    ParentsRequired,
 )
+from natalog.core.materialise import materialised
 from natalog.core.pull import pull, pull_many
-from natalog.core.record import TxRecord, purge_refs
-from natalog.core.schema import TX_INSTANT
 from natalog.core.transact.report import TxReport as CoreReport
-from natalog.core.values import Datom, ms_instant
-from natalog.report import Commit, TxReport
-
-Clock = Callable[[], int]
-"""Milliseconds since 1970."""
+from natalog.core.values import Datom, Keyword, instant_ms, ms_instant
+from natalog.core.versioning import forked
+from natalog.report import Commit, Diff, TxReport
 
 
 def _machine_clock() -> int:
@@ -66,7 +64,7 @@ class Registry:
     """Databases of this process by name."""
 
     def __init__(self) -> None:
-        self._databases: dict[str, Conn] = {}
+        self._databases: dict[str, Repository] = {}
 
     def create_database(
         self,
@@ -89,10 +87,11 @@ class Registry:
         config = DatabaseConfig.from_mapping(
             {**settings, "keep_history": keep_history, "schema_flexibility": schema_flexibility}
         )
-        conn = Conn(name, config, clock or _machine_clock)
+        repository = Repository(name, config, clock or _machine_clock)
+        conn = Conn(repository)
         if initial_tx is not None:
             conn.transact(read(initial_tx) if isinstance(initial_tx, str) else initial_tx)
-        self._databases[name] = conn
+        self._databases[name] = repository
         return conn
 
     def delete_database(self, name: str) -> bool:
@@ -108,11 +107,11 @@ class Registry:
         return [
             {
                 "database": name,
-                "keep_history": conn.config.keep_history,
-                "schema_flexibility": conn.config.schema_flexibility,
-                "branches": [MAIN_BRANCH],
+                "keep_history": repository.config.keep_history,
+                "schema_flexibility": repository.config.schema_flexibility,
+                "branches": sorted(repository.branches()),
             }
-            for name, conn in sorted(self._databases.items())
+            for name, repository in sorted(self._databases.items())
         ]
 
     def database(self, name: str, branch: str = MAIN_BRANCH) -> Conn:
@@ -120,9 +119,8 @@ class Registry:
         found = self._databases.get(checked_name(name))
         if found is None:
             raise DatabaseNotFound(f"There is no database named {name}.", database=name)
-        if checked_name(branch, "branch") != MAIN_BRANCH:
-            raise BranchNotFound(f"{name} has no branch {branch}.", database=name, branch=branch)
-        return found
+        found.branch(branch)
+        return Conn(found, branch)
 
 
 _registry = Registry()
@@ -137,30 +135,16 @@ database = _registry.database
 
 
 class Conn:
-    """The main branch of a database in this process.  Safe to use from several threads."""
+    """A branch of a database in this process.  Safe to use from several threads."""
 
-    def __init__(self, name: str, config: DatabaseConfig, clock: Clock) -> None:
-        self.database = name
-        self.branch_name = MAIN_BRANCH
-        self.config = config
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._reports: list[TxReport] = []
-        self._by_id: dict[str, TxReport] = {}
-        empty = Value.empty(config)
-        # the same records as in a service's log, so that equal histories have equal commit ids
-        self._created = clock()
-        genesis = TxRecord(
-            kind="genesis",
-            tx=empty.tx0,
-            instant_ms=self._created,
-            config={**config.to_mapping(), "name": name},
-        )
-        self._genesis = commit_id(genesis.encode())
-        self._value = replace(empty, commit_id=self._genesis)
+    def __init__(self, repository: Repository, branch: str = MAIN_BRANCH) -> None:
+        self.database = repository.name
+        self.branch_name = branch
+        self.config = repository.config
+        self._repository = repository
 
     def __repr__(self) -> str:
-        return f"local.Conn({self.database!r})"
+        return f"local.Conn({self.database!r}, branch={self.branch_name!r})"
 
     def transact(
         self,
@@ -172,41 +156,32 @@ class Conn:
     ) -> TxReport:
         """Apply one transaction; see `natalog.Conn.transact`.  ``timeout`` has no meaning here."""
         data, meta = transaction(tx_data, tx_meta)
-        with self._lock:
-            if id is not None and id in self._by_id:
-                return _repeated(self._by_id[id])
-            made = _transact.process(self._value, data, meta, now_ms=self._clock())
-            head = commit_id(_record(made, self._value, id).encode())
-            self._value = replace(made.db_after, commit_id=head)
-            report = _report(made, head, id, self.database)
-            self._reports.append(report)
-            if id is not None:
-                self._by_id[id] = report
-            return report
+        return self._repository.transact(self.branch_name, data, meta, id)
 
     def reports(self, since: Any = None, *, rejections: bool = False) -> Iterator[TxReport]:
         """The reports after transaction ``since`` (None: those made after this call), in order.
 
         The iterator ends at the newest report and goes on with later ones when asked again.
         """
-        start = len(self._reports) if since is None else self._place(time_point(since))
-        return _Reports(self._reports, start)
+        reports = self._branch.reports
+        return _Reports(reports, len(reports) if since is None else _place(reports, since))
 
     def db(self, *, timeout: float | None = None) -> Database:
         """The current database value."""
-        return Database(self._value, self)
+        return Database(self._branch.value, self)
 
     def q(self, query: Any, *inputs: Any, **options: Any) -> Any:
         """Run a query on exactly these inputs; without any, on the current database value."""
         return run_query(query, inputs or (self.db(),), **options)
 
     def info(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """``commit_id``, ``max_tx``, ``max_eid``, ``datoms``, ``config`` of the database."""
-        value = self._value
+        """``commit_id``, ``parents``, ``max_tx``, ``max_eid``, ``datoms``, ``config``."""
+        value = self._branch.value
         return {
             "database": self.database,
             "branch": self.branch_name,
             "commit_id": value.commit_id,
+            "parents": list(self._repository.graph[self._branch.head].parents),
             "max_tx": value.max_tx,
             "max_eid": value.max_eid,
             "datoms": len(value),
@@ -218,61 +193,112 @@ class Conn:
         }
 
     def branches(self, *, timeout: float | None = None) -> set[str]:
-        """Only the main branch."""
-        return {MAIN_BRANCH}
+        """The names of all branches."""
+        return self._repository.branches()
 
     def branch_history(
         self, *, limit: int | None = None, timeout: float | None = None
     ) -> list[Commit]:
-        """The commits, newest first; the last one stands before the first transaction."""
-        found = [Commit(self._genesis, (), self._value.tx0, ms_instant(self._created))]
-        for report in self._reports:
-            assert report.commit_id is not None
-            parent = found[-1].commit_id
-            found.append(Commit(report.commit_id, (parent,), report.tx, report.instant))
-        return found[::-1][:limit]
+        """The commits that the branch descends from, breadth first from its head."""
+        return [
+            Commit(
+                node.id,
+                node.parents,
+                node.tx,
+                None if node.instant_ms is None else ms_instant(node.instant_ms),
+            )
+            for node in self._repository.history(self.branch_name)[:limit]
+        ]
 
-    def branch(self, name: str, **_: Any) -> NoReturn:
-        """Not served in this process."""
-        _refuse("branch")
+    def branch(
+        self, name: str, *, from_: str | UUID | int | None = None, timeout: float | None = None
+    ) -> None:
+        """Make a branch from this one, or from another branch, a commit id or a tx id."""
+        self._repository.fork(name, self.branch_name if from_ is None else from_)
 
-    def delete_branch(self, name: str, **_: Any) -> NoReturn:
-        """Not served in this process."""
-        _refuse("delete_branch")
+    def delete_branch(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete a branch; the main branch is refused."""
+        self._repository.delete(name)
 
-    def force_branch(self, name: str, db: Any, **_: Any) -> NoReturn:
-        """Not served in this process."""
-        _refuse("force_branch")
+    def force_branch(
+        self,
+        name: str,
+        db: Database,
+        *,
+        parents: Iterable[str | UUID],
+        timeout: float | None = None,
+    ) -> None:
+        """Make ``name`` a branch whose head is ``db``, any database value of this database."""
+        self._repository.force(name, db.on_lane, parents)
 
-    def merge(self, parents: Any, tx_data: Any = None, tx_meta: Any = None, **_: Any) -> NoReturn:
-        """Not served in this process."""
-        _refuse("merge")
+    def merge(
+        self,
+        parents: str | UUID | Iterable[str | UUID],
+        tx_data: Any = None,
+        tx_meta: Any = None,
+        *,
+        policy: str | None = None,
+        resolutions: Any = None,
+        timeout: float | None = None,
+    ) -> TxReport:
+        """Commit ``tx_data`` as the merge of other branches or commits into this branch."""
+        given = [parents] if isinstance(parents, (str, UUID, Keyword)) else list(parents)
+        if not given:
+            raise ParentsRequired("A merge needs at least one parent.", branch=self.branch_name)
+        if tx_data is None or policy is not None:
+            raise NotImplementedYet("A merge takes the data to commit as tx_data.", verb="merge")
+        data, meta = transaction(tx_data, tx_meta)
+        return self._repository.transact(self.branch_name, data, meta, parents=given)
 
-    def commit_db(self, commit_id: UUID, **_: Any) -> Database:
-        """The value of the head commit; earlier ones are not kept in this process."""
-        if commit_id != self._value.commit_id:
-            _refuse("commit_db")
-        return self.db()
+    def commit_db(self, commit_id: UUID, *, timeout: float | None = None) -> Database:
+        """The database value of a commit; `CommitNotFound` when there is none."""
+        return Database(self._repository.value_at(commit_id), self)
 
-    def diff(self, left: Any, right: Any, **_: Any) -> NoReturn:
-        """Not served in this process."""
-        _refuse("diff")
+    def diff(self, left: Database, right: Database, *, timeout: float | None = None) -> Diff:
+        """What ``right`` has and ``left`` lacks, and the reverse."""
+        found = _diff.diff(left.value, right.value)
+        return Diff(
+            added=[(d.e, d.a, d.v) for d in found.added],
+            removed=[(d.e, d.a, d.v) for d in found.removed],
+        )
 
-    def gc(self, before: datetime | None = None, **_: Any) -> NoReturn:
-        """Not served in this process: there is nothing stored."""
-        _refuse("gc")
+    def tx_range(
+        self, start: int | None = None, end: int | None = None, *, timeout: float | None = None
+    ) -> list[Transaction]:
+        """The transactions from ``start`` to before ``end`` with their datoms."""
+        return _diff.tx_range(self._branch.value, start, end)
+
+    def gc(
+        self,
+        before: datetime | None = None,
+        *,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Free what no kept commit reaches; with ``before`` also commits older than that."""
+        if before is not None and before.tzinfo is None:
+            raise InvalidTimePoint(f"The instant {before} has no time zone.", point=str(before))
+        before_ms = None if before is None else instant_ms(before)
+        gone = self._repository.collect(before_ms, dry_run=dry_run)
+        return {"removed": len(gone), "commits": gone, "dry_run": dry_run}
 
     def erase(self, **_: Any) -> NoReturn:
         """Not served in this process: there is nothing stored."""
-        _refuse("erase")
+        raise NotImplementedYet("A database in this process stores nothing.", verb="erase")
 
-    def _place(self, since: int | datetime) -> int:
-        if isinstance(since, datetime):
-            raise BadRequest("reports start after a transaction id, not at an instant")
-        return sum(1 for report in self._reports if report.tx <= since)
+    @property
+    def _branch(self) -> Branch:
+        return self._repository.branch(self.branch_name)
 
     def _now(self) -> int:
-        return self._clock()
+        return self._repository.clock()
+
+
+def _place(reports: list[TxReport], since: Any) -> int:
+    point = time_point(since)
+    if isinstance(point, datetime):
+        raise BadRequest("reports start after a transaction id, not at an instant")
+    return sum(1 for report in reports if report.tx <= point)
 
 
 class _Reports(Iterator[TxReport]):
@@ -287,62 +313,27 @@ class _Reports(Iterator[TxReport]):
         return self._all[self._next - 1]
 
 
-def _refuse(verb: str) -> NoReturn:
-    raise NotImplementedYet(f"A database in this process does not serve {verb}.", verb=verb)
-
-
-def _record(made: CoreReport, before: Value, id: str | None) -> TxRecord:
-    assert before.commit_id is not None
-    changes = made.changes
-    return TxRecord(
-        kind="transaction",
-        tx=made.tx,
-        instant_ms=made.instant_ms,
-        lane=before.lane,
-        max_eid=changes.max_eid,
-        parents=(before.commit_id,),
-        datoms=changes.datoms,
-        purges=purge_refs(before, changes.datoms, changes.purges),
-        tempids=made.tempids,
-        tx_meta={key: value for key, value in made.tx_meta.items() if key is not TX_INSTANT},
-        id=id,
-        purged=made.purged,
-    )
-
-
-def _report(
-    made: CoreReport, commit: UUID | None, id: str | None, database: str | None
-) -> TxReport:
-    return TxReport(
-        tx=made.tx,
-        instant=None if made.instant_ms is None else ms_instant(made.instant_ms),
-        commit_id=commit,
-        tx_data=made.datoms,
-        tempids=made.tempids,
-        tx_meta=made.tx_meta,
-        purged=made.purged,
-        id=id,
-        database=database,
-        branch=MAIN_BRANCH,
-    )
-
-
-def _repeated(report: TxReport) -> TxReport:
-    return replace(report, repeated=True)
-
-
 # --- database values -----------------------------------------------------------------------------
+
+
+class _Speculation(NamedTuple):
+    """How a speculative value was made, to be made again on another lane."""
+
+    base: Database
+    tx_data: Any
+    tx_meta: Any
 
 
 class Database:
     """An immutable database value; see `natalog.Database`, whose verbs it has without ``await``."""
 
-    __slots__ = ("_conn", "value")
+    __slots__ = ("_conn", "_made", "value")
 
-    def __init__(self, value: Value, conn: Conn) -> None:
+    def __init__(self, value: Value, conn: Conn, made: _Speculation | None = None) -> None:
         self.value = value
         """The value as `natalog.core` has it."""
         self._conn = conn
+        self._made = made
 
     def __repr__(self) -> str:
         return f"local.Database({self._conn.database!r}, basis={self.basis})"
@@ -353,7 +344,12 @@ class Database:
 
     @property
     def branch(self) -> str:
-        return MAIN_BRANCH
+        return self._conn.branch_name
+
+    @property
+    def commit_id(self) -> UUID | None:
+        """The commit that this value is; None for views and speculative values."""
+        return self.value.commit_id if self.value.is_current else None
 
     @property
     def basis(self) -> int:
@@ -374,13 +370,15 @@ class Database:
 
     def with_(self, tx_data: Any, tx_meta: Any = None) -> Database:
         """This value with a transaction applied to it speculatively."""
-        return Database(self._speculate(tx_data, tx_meta).db_after, self._conn)
+        made = _Speculation(self, tx_data, tx_meta)
+        return Database(self._speculate(tx_data, tx_meta).db_after, self._conn, made)
 
     def with_report(
         self, tx_data: Any, tx_meta: Any = None, *, timeout: float | None = None
     ) -> TxReport:
         """What a transaction on this value would report."""
-        return _report(self._speculate(tx_data, tx_meta), None, None, self.database)
+        made = self._speculate(tx_data, tx_meta)
+        return report_of(made, None, None, self.database, self.branch)
 
     def q(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a query with this value as ``$`` and ``args`` for the rest of ``:in``."""
@@ -440,6 +438,15 @@ class Database:
         """Declared attributes with their properties; ``reverse``: properties to attributes."""
         schema = self.value.schema
         return dict(schema.reverse_read_out() if reverse else schema.read_out())
+
+    def on_lane(self, lane: int) -> Value:
+        """This value as a branch with ``lane`` would hold it: speculative ids come from there."""
+        if self._made is None:
+            return self.value
+        base = forked(materialised(self._made.base.on_lane(lane)), lane)
+        data, meta = transaction(self._made.tx_data, self._made.tx_meta)
+        made = _transact.process(base, data, meta, now_ms=self._conn._now())
+        return made.db_after
 
     def _speculate(self, tx_data: Any, tx_meta: Any) -> CoreReport:
         data, meta = transaction(tx_data, tx_meta)
