@@ -143,7 +143,7 @@ async def info(hub: Hub, database: str, branch: str, timeout_s: float) -> Struct
             **{
                 key: value
                 for key, value in db.config.to_mapping().items()
-                if key not in ("keep_history", "schema_flexibility")
+                if key not in ("keep_history", "schema_flexibility", "name")
             },
         ),
         created=ms_instant(state.created_ms or 0),

@@ -130,11 +130,9 @@ class BranchLog:
         """The block at ``seq`` when there is one, asked until the log answers."""
         while True:
             try:
-                message = await self.port.read(self.stream, seq=seq)
-                if message is not None:
-                    return message.data
                 await self.last_seq()  # raises when the log itself is gone
-                return None
+                message = await self.port.read(self.stream, seq=seq)
+                return None if message is None else message.data
             except (ServiceError, JetStreamError) as error:
                 if anyio.current_time() > deadline:
                     raise CommitUnknown(

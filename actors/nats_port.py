@@ -106,8 +106,9 @@ class NatsPort:
                 await client.connect(
                     servers=[url],
                     name=name,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                    # the first connection must fail at once; later ones are tried without end
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0.05,  # type: ignore[arg-type]
                     connect_timeout=2,
                     ping_interval=15,
                     max_outstanding_pings=2,
@@ -123,6 +124,8 @@ class NatsPort:
         except (TimeoutError, OSError, NatsError) as error:
             await _quietly(client.close)
             raise Unavailable(f"No NATS server answers at {url}.", url=url) from error
+        client.options["max_reconnect_attempts"] = -1
+        client.options["reconnect_time_wait"] = 0.1
         return port
 
     # --- supervision -------------------------------------------------------------------------
