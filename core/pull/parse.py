@@ -57,7 +57,7 @@ class Pattern:
     wildcard: bool
     specs: tuple[Spec, ...]
     flat: bool = False
-    """Whether it only names attributes of the entity itself."""
+    """Whether it only names attributes of the entity itself, or is ``[*]``."""
 
     @property
     def forward(self) -> dict[Keyword, list[Spec]]:
@@ -121,7 +121,7 @@ def _pattern(form: Any) -> Pattern:
 
 
 def _made(wildcard: bool, specs: tuple[Spec, ...]) -> Pattern:
-    flat = not wildcard and all(
+    flat = not (wildcard and specs) and all(
         not spec.reverse
         and spec.sub is None
         and spec.recursion is None

@@ -11,8 +11,14 @@ from typing import Any
 
 from natalog.core.database import Database
 from natalog.core.errors import EntityIdSyntax, PullParse, QueryLimit, TransactSchema, ViewRefused
-from natalog.core.limits import PULL_DEPTH_MAX, PULL_ENTITIES_MAX
-from natalog.core.pull.fetch import attributes_many, holders_many, values_many, values_of
+from natalog.core.limits import PULL_DEPTH_MAX, PULL_ENTITIES_MAX, PULL_LIMIT_DEFAULT
+from natalog.core.pull.fetch import (
+    attributes_many,
+    attributes_of,
+    holders_many,
+    values_many,
+    values_of,
+)
 from natalog.core.pull.parse import (
     DB_ID,
     MISSING,
@@ -42,7 +48,8 @@ def pull(db: Database, pattern: Any, eid: Any, *, functions: Registry = EMPTY) -
     """
     parsed = parse_pull(pattern)
     if parsed.flat and not db.is_history:
-        found = _flat(db, parsed, _entity(db, eid))
+        e = _entity(db, eid)
+        found = _whole(db, e) if parsed.wildcard else _flat(db, parsed, e)
         if found is not None:
             return found or None
     return pull_many(db, parsed, (eid,), functions=functions)[0]
@@ -66,6 +73,27 @@ def _flat(db: Database, pattern: Pattern, e: int) -> Result | None:
             out[spec.key] = shown if attribute.many else shown[0]
         else:
             out[spec.key] = list(values[: spec.limit]) if attribute.many else values[0]
+    return out
+
+
+def _whole(db: Database, e: int) -> Result | None:
+    """All attributes; None when one of them is a component after all."""
+    out: Result = {DB_ID: e}
+    schema = db.schema
+    for attr in attributes_of(db, e):
+        values = values_of(db, e, attr)
+        if not values:
+            continue
+        attribute = schema.get(attr)
+        if attribute is None:
+            out[attr] = values[0]
+        elif attribute.is_ref:
+            if attribute.component:
+                return None
+            shown = [{DB_ID: value} for value in values[:PULL_LIMIT_DEFAULT]]
+            out[attr] = shown if attribute.many else shown[0]
+        else:
+            out[attr] = list(values[:PULL_LIMIT_DEFAULT]) if attribute.many else values[0]
     return out
 
 
