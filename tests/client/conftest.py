@@ -58,6 +58,25 @@ def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert stop_service(process) == 0
 
 
+Service = tuple[Callable[[], int], str]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start services of a test's own, all on one data directory; gives how to stop, and the URL."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> Service:
+        process, url = start_service(tmp_path, *options)
+        running.append(process)
+        return lambda: stop_service(process), url
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            stop_service(process)
+
+
 @pytest.fixture
 def fresh_name() -> Callable[[], str]:
     """Names for databases that no other test uses."""

@@ -5,12 +5,14 @@ Commands live in the modules of this package by what they touch; here they get t
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from natalog import __version__
 from natalog.cli import databases, imports, read, serve, versions, write
+from natalog.cli.connection import USAGE
 
 app = typer.Typer(
     name="natalog",
@@ -63,5 +65,23 @@ def _root(
 
 
 def main() -> None:
-    """The entry point of the ``natalog`` command."""
-    app()
+    """The entry point of the ``natalog`` command; wrong usage is answered on one line."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        typer.echo("natalog: given up", err=True)
+        sys.exit(130)
+    except Exception as error:
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        asked_nothing = type(error).__name__ == "NoArgsIsHelpError"
+        text = str(explain())
+        typer.echo(text if asked_nothing else f"natalog: {_one_line(text, error)}", err=True)
+        sys.exit(USAGE)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(text: str, error: Exception) -> str:
+    command = getattr(getattr(error, "ctx", None), "command_path", "natalog")
+    return f"{' '.join(text.split())} (see {command} --help)"

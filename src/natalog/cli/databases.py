@@ -59,7 +59,7 @@ def create(
     if out.for_people:
         out.note(f"created {name}")
     else:
-        out.data(made)
+        out.fields(made)
 
 
 @app.command(name="list")
@@ -74,7 +74,7 @@ def list_(
     out = Output(json, edn)
     found = run_with_client(nats, context, timeout, lambda client: client.list_databases())
     if not out.for_people:
-        out.data(found)
+        out.fields(found)
         return
     columns = ["database", "keep_history", "schema_flexibility", "branches", "created"]
     rows = [[_cell(entry.get(column)) for column in columns] for entry in found]
@@ -103,7 +103,7 @@ def info(
     if out.for_people:
         out.table(["", "value"], found.items())
     else:
-        out.data(found)
+        out.fields(found)
 
 
 @app.command()
@@ -124,4 +124,4 @@ def delete(
     if out.for_people:
         out.note(f"deleted {name}" if gone else f"there was no database {name}")
     else:
-        out.data({"database": name, "deleted": gone})
+        out.fields({"database": name, "deleted": gone})

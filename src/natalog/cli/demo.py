@@ -171,7 +171,7 @@ async def _people(stage: Stage, client: Client) -> None:
     await client.create_database("people", initial_tx=PEOPLE_SCHEMA)
     conn = client.database("people")
     first = await conn.transact([{"name": "Alice", "age": 25}])
-    stage.say(f"Transaction {first.tx} says that Alice is 25, transaction after it that she is 30,")
+    stage.say(f"Transaction {first.tx} says that Alice is 25, the next one that she is 30,")
     await asyncio.sleep(0.05)
     await conn.transact([{"db/id": ["name", "Alice"], "age": 30}])
     await conn.transact([{"name": "Bob", "age": 40}], tx_meta={"source": "the front desk"})
@@ -225,7 +225,8 @@ async def _repository(stage: Stage, client: Client, repository: Path | None) -> 
     now = await db.q(FILES_THEN)
     stage.code(FILES_THEN)
     rows = [(path,) for (path,) in sorted(then)[:8]]
-    stage.table(("file",), rows, f"{len(then)} files then, {len(now)} now; the first of then")
+    stage.table(("file",), rows)
+    stage.say(f"... {len(then)} files on that day, {len(now)} now.")
     stage.say("What was changed since, by the number of commits:")
     await _ask(
         stage,
@@ -269,8 +270,12 @@ async def _feed(stage: Stage, client: Client) -> None:
         [(r.tx, r.id, len(r.tx_data)) for r in reports],
     )
     applied = [r for r in reports if r.id == "order-17"]
-    stage.say(f"order-17 was sent twice and applied {len(applied)} time(s).")
+    stage.say(f"order-17 was sent twice and applied {_times(len(applied))}.")
     await _replay(stage, conn, before)
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 async def _until(feed: Any, last_id: str) -> list[TxReport]:

@@ -40,9 +40,15 @@ class Output:
     def data(self, value: Any) -> None:
         """Print a value in the chosen form of text; for people as EDN."""
         if self.form == "json":
-            print(to_json(_plain(value)), flush=True)
+            # JSON knows no sets: a stable order makes equal answers equal texts
+            ordered = in_order(value) if isinstance(value, Set) else value
+            print(to_json(_plain(ordered)), flush=True)
         else:
             print(write(_plain(value), ordered=True), flush=True)
+
+    def fields(self, value: Any) -> None:
+        """Print maps of our own, as the wire spells them: words in JSON, keywords in EDN."""
+        self.data(_as_keywords(value) if self.form == "edn" else value)
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None
@@ -102,28 +108,28 @@ def in_order(rows: Any) -> list[Any]:
     return sorted(rows, key=sort_key) if isinstance(rows, Set) else list(rows)
 
 
-def report_map(report: TxReport) -> dict[Keyword, Any]:
+def report_fields(report: TxReport) -> dict[str, Any]:
     """A report as data."""
     return {
-        Keyword("tx"): report.tx,
-        Keyword("instant"): report.instant,
-        Keyword("commit-id"): report.commit_id,
-        Keyword("tx-data"): [list(datom) for datom in report.tx_data],
-        Keyword("tempids"): report.tempids,
-        Keyword("tx-meta"): report.tx_meta,
-        Keyword("purged"): report.purged,
-        Keyword("id"): report.id,
-        Keyword("repeated"): report.repeated,
+        "tx": report.tx,
+        "instant": report.instant,
+        "commit_id": report.commit_id,
+        "tx_data": datom_rows(report.tx_data),
+        "tempids": report.tempids,
+        "tx_meta": report.tx_meta,
+        "purged": report.purged,
+        "id": report.id,
+        "repeated": report.repeated,
     }
 
 
-def commit_map(commit: Commit) -> dict[Keyword, Any]:
+def commit_fields(commit: Commit) -> dict[str, Any]:
     """A commit as data."""
     return {
-        Keyword("commit-id"): commit.commit_id,
-        Keyword("parents"): list(commit.parents),
-        Keyword("tx"): commit.tx,
-        Keyword("instant"): commit.instant,
+        "commit_id": commit.commit_id,
+        "parents": list(commit.parents),
+        "tx": commit.tx,
+        "instant": commit.instant,
     }
 
 
@@ -144,3 +150,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
+
+
+def _as_keywords(value: Any) -> Any:
+    """Our own words as keywords; what a map holds, such as tempids, keeps its keys."""
+    if isinstance(value, list):
+        return [_as_keywords(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        Keyword(key.replace("_", "-")): _as_keywords(item) if key == "config" else item
+        for key, item in value.items()
+    }

@@ -24,7 +24,7 @@ from natalog.cli.output import (
     Output,
     datom_rows,
     in_order,
-    report_map,
+    report_fields,
     shown,
 )
 from natalog.cli.parsing import (
@@ -237,7 +237,7 @@ async def _print_reports(out: Output, reports: AsyncIterator[TxReport], with_dat
     rows = []
     async for report in reports:
         if not out.for_people:
-            out.data(report_map(report))
+            out.fields(report_fields(report))
         elif with_datoms:
             out.table(DATOM_COLUMNS, datom_rows(report.tx_data), title=_title(report))
         else:
@@ -288,18 +288,14 @@ def watch(
 
 def _print_event(out: Output, report: TxReport | Rejection) -> None:
     if isinstance(report, Rejection):
-        body = {
-            Keyword("rejected"): report.error.to_wire(),
-            Keyword("id"): report.id,
-        }
         if out.for_people:
             out.note(f"rejected {report.id}: {report.error.message}")
         else:
-            out.data(body)
+            out.fields({"rejected": report.error.to_wire(), "id": report.id})
     elif out.for_people:
         out.table(DATOM_COLUMNS, datom_rows(report.tx_data), title=_title(report))
     else:
-        out.data(report_map(report))
+        out.fields(report_fields(report))
 
 
 def export(

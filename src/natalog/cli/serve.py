@@ -16,6 +16,8 @@ import typer
 from natalog.cli.connection import run, usage_error
 from natalog.cli.parsing import clock_argument
 
+log = logging.getLogger("natalog.serve")
+
 
 class Role(StrEnum):
     """Which actors a process runs."""
@@ -102,6 +104,8 @@ async def _serve(path: Path | None, settings: dict[str, Any], pinned_ms: int | N
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     async with running(config, clock=clock) as service:
+        if service.metrics_port is not None:
+            log.info("metrics at http://%s:%d/metrics", config.metrics_host, service.metrics_port)
         print(f"natalog ready {service.url}", flush=True)
         await stop.wait()
 

@@ -16,7 +16,7 @@ from natalog.cli.connection import (
     TimeoutOption,
     run_with_client,
 )
-from natalog.cli.output import EdnOption, JsonOption, Output, commit_map
+from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields
 from natalog.cli.parsing import (
     edn_argument,
     instant_argument,
@@ -163,7 +163,7 @@ def diff(
         rows += [("+", *row) for row in found.added]
         out.table(["", "e", "a", "v"], rows)
     else:
-        out.data(
+        out.fields(
             {"added": [list(r) for r in found.added], "removed": [list(r) for r in found.removed]}
         )
 
@@ -205,7 +205,7 @@ def history(
         ]
         out.table(["commit", "tx", "instant", "parents"], rows)
     else:
-        out.data([commit_map(commit) for commit in found])
+        out.fields([commit_fields(commit) for commit in found])
 
 
 def gc(
@@ -237,7 +237,7 @@ def gc(
         freed = found.get("freed") or []
         out.table(["would be freed" if dry_run else "freed"], [[item] for item in freed])
     else:
-        out.data(found)
+        out.fields(found)
 
 
 def erase(
@@ -261,7 +261,7 @@ def erase(
     words = {str(key).lstrip(":").replace("-", "_"): value for key, value in named.items()}
     if not yes:
         typer.confirm("Erased values cannot be brought back. Go on?", abort=True)
-    out.data(
+    out.fields(
         run_with_client(
             nats, context, timeout, lambda client: client.database(database).erase(**words)
         )
@@ -292,6 +292,6 @@ def check(
         rows = [("ok" if good else "BROKEN", name, detail) for name, good, detail in findings]
         out.table(["", "what", "found"], rows)
     else:
-        out.data([{"check": name, "ok": good, "found": text} for name, good, text in findings])
+        out.fields([{"check": name, "ok": good, "found": text} for name, good, text in findings])
     if not all(good for _, good, _ in findings):
         raise typer.Exit(REFUSED)

@@ -21,7 +21,7 @@ from natalog.cli.output import (
     JsonOption,
     Output,
     datom_rows,
-    report_map,
+    report_fields,
     shown,
 )
 from natalog.cli.parsing import (
@@ -92,7 +92,7 @@ def transact(
 def show_report(out: Output, report: TxReport) -> None:
     """Print a report: a table and a line for people, data for programs."""
     if not out.for_people:
-        out.data(report_map(report))
+        out.fields(report_fields(report))
         return
     out.table(DATOM_COLUMNS, datom_rows(report.tx_data))
     again = " (applied before, not again)" if report.repeated else ""
@@ -128,7 +128,7 @@ def publish(
         known = " (this id was known)" if ack.duplicate else ""
         out.note(f"stored as {ack.sequence}, id {ack.id}{known}")
     else:
-        out.data({"id": ack.id, "sequence": ack.sequence, "duplicate": ack.duplicate})
+        out.fields({"id": ack.id, "sequence": ack.sequence, "duplicate": ack.duplicate})
 
 
 def purge(

@@ -20,6 +20,7 @@ from natalog.core.errors import (
     Unavailable,
     error_from_wire,
 )
+from natalog.core.limits import ASK_TIMEOUT_S
 
 TIMEOUT_HEADER = "Natalog-Timeout-Ms"
 
@@ -86,7 +87,7 @@ class Session:
 
     async def _once(self, subject: str, payload: bytes, limit_s: float) -> Answer:
         headers = None
-        if limit_s != self.timeout.request_s:
+        if limit_s != ASK_TIMEOUT_S:  # which the service takes for granted
             headers = {TIMEOUT_HEADER: str(max(1, int(limit_s * 1000)))}
         # the service gives up by itself and says why; the own clock is the second line of defence
         reply = await self.transport.request(subject, payload, limit_s + _GRACE_S, headers)
@@ -95,10 +96,10 @@ class Session:
     async def _until(self, subject: str, payload: bytes, limit_s: float, repeat: Repeat) -> Answer:
         began = time.monotonic()
         backoff = _BACKOFF_MIN_S
+        left = limit_s
         while True:
-            left = limit_s - (time.monotonic() - began)
             try:
-                return await self._once(subject, payload, max(0.05, min(left, repeat.attempt_s)))
+                return await self._once(subject, payload, min(left, repeat.attempt_s))
             except RETRYABLE as error:
                 spent = time.monotonic() - began
                 unserved = isinstance(error, Unavailable) and error.data.get("delivered") is False
@@ -108,6 +109,7 @@ class Session:
                 if spent + pause >= patience:
                     raise
             await asyncio.sleep(pause)
+            left = max(_BACKOFF_MIN_S, limit_s - (time.monotonic() - began))
             backoff = min(backoff * 2, _BACKOFF_MAX_S)
 
 

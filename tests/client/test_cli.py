@@ -1,0 +1,279 @@
+"""The command line: what it prints, how it ends, what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from natalog.cli.connection import context_names, place
+from natalog.core.edn import read
+from natalog.core.values import Keyword
+
+Names = Callable[[], str]
+NAME_AGE = "[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]"
+
+
+class Done(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def natalog(
+    *arguments: str, url: str | None = None, stdin: str = "", cwd: Path | None = None
+) -> Done:
+    environment = {key: value for key, value in os.environ.items() if key != "NATS_URL"}
+    if url is not None:
+        environment["NATS_URL"] = url
+    done = subprocess.run(
+        [sys.executable, "-m", "natalog", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=60,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def people(service_url: str, fresh_name: Names) -> str:
+    name = fresh_name()
+    assert natalog("db", "create", name, "--schema", "read", url=service_url).code == 0
+    tx = '[{:name "Alice" :age 25} {:name "Bob" :age 30}]'
+    assert natalog("transact", name, tx, url=service_url).code == 0
+    return name
+
+
+def test_answers_are_tables_json_or_edn(service_url: str, people: str) -> None:
+    table = natalog("q", people, NAME_AGE, url=service_url)
+    assert table.code == 0
+    assert "Alice" in table.out
+    assert "?a" in table.out
+    as_json = natalog("q", people, NAME_AGE, "--json", url=service_url)
+    assert sorted(json.loads(as_json.out)) == [["Alice", 25], ["Bob", 30]]
+    as_edn = natalog("q", people, NAME_AGE, "--edn", url=service_url)
+    assert read(as_edn.out) == {("Alice", 25), ("Bob", 30)}
+    report = natalog("transact", people, "[:db/add 1 :age 26]", "--edn", url=service_url)
+    assert read(report.out)[Keyword("tx-data")][-1][2] == 26
+    assert natalog("q", people, NAME_AGE, "--json", "--edn", url=service_url).code == 2
+
+
+def test_arguments_and_times(service_url: str, people: str) -> None:
+    log = natalog("log", people, "--json", url=service_url)
+    first = json.loads(log.out.splitlines()[0])
+    natalog("transact", people, "-", url=service_url, stdin="[{:db/id 1 :age 26}]")
+    query = "[:find ?a . :in $ ?n :where [?e :name ?n] [?e :age ?a]]"
+    assert natalog("q", people, query, "Alice", "--json", url=service_url).out.strip() == "26"
+    past = natalog(
+        "q", people, query, "Alice", "--json", "--as-of", str(first["tx"]), url=service_url
+    )
+    assert past.out.strip() == "25"
+    early = natalog("q", people, query, "Alice", "--json", "--as-of", "2001-01-01", url=service_url)
+    assert early.out.strip() == "null"
+    ordered = natalog(
+        *("q", people, NAME_AGE, "--order-by", "[?a :desc]", "--limit", "1", "--json"),
+        url=service_url,
+    )
+    assert json.loads(ordered.out) == [["Bob", 30]]
+
+
+def test_every_reading_command(service_url: str, people: str) -> None:
+    pulled = natalog("pull", people, "[*]", "1", "--json", url=service_url)
+    assert json.loads(pulled.out) == {":db/id": 1, ":name": "Alice", ":age": 25}
+    datoms = natalog("datoms", people, "aevt", ":name", "--limit", "1", "--json", url=service_url)
+    assert json.loads(datoms.out)[0][:3] == [1, ":name", "Alice"]
+    history = natalog("history", people, "--json", url=service_url)
+    assert len(json.loads(history.out)) == 2
+    assert json.loads(natalog("branches", people, "--json", url=service_url).out) == ["db"]
+    assert json.loads(natalog("db", "info", people, "--json", url=service_url).out)["max_eid"] == 2
+    listed = json.loads(natalog("db", "list", "--json", url=service_url).out)
+    assert people in [entry["database"] for entry in listed]
+    watched = natalog("watch", people, "--since", "0", "--count", "1", "--json", url=service_url)
+    assert len(json.loads(watched.out)["tx_data"]) == 5
+    checked = natalog("check", people, "--json", url=service_url)
+    assert checked.code == 0
+    assert all(finding["ok"] for finding in json.loads(checked.out))
+    assert natalog("gc", people, "--dry-run", url=service_url).code == 0
+
+
+def test_a_publish_with_a_known_id_says_so(service_url: str, people: str) -> None:
+    acks = [
+        json.loads(
+            natalog(
+                "publish", people, '[{:name "Eve"}]', "--id", "e", "--json", url=service_url
+            ).out
+        )
+        for _ in range(2)
+    ]
+    assert [ack["duplicate"] for ack in acks] == [False, True]
+
+
+def test_a_purge_leaves_no_trace_in_the_past(service_url: str, people: str) -> None:
+    assert natalog("purge", people, "1", "--yes", url=service_url).code == 0
+    history = natalog("q", people, NAME_AGE, "--history", "--json", url=service_url)
+    assert json.loads(history.out) == [["Bob", 30]]
+
+
+def test_exit_codes_tell_who_is_wrong(service_url: str, people: str) -> None:
+    refused = natalog("q", "nowhere", NAME_AGE, url=service_url)
+    assert refused.code == 1
+    assert refused.err.startswith("natalog: DatabaseNotFound: ")
+    assert len(refused.err.splitlines()) == 1
+    usage = natalog("q", people, "[:find", url=service_url)
+    assert usage.code == 2
+    assert "not EDN" in usage.err
+    assert len(usage.err.splitlines()) == 1
+    assert natalog("frobnicate").code == 2
+    assert natalog("q", people, url=service_url).code == 2
+    nobody = natalog("q", people, NAME_AGE, url="nats://127.0.0.1:1")
+    assert nobody.code == 3
+    assert "connection refused" in nobody.err
+    assert natalog("branch", people, "foo", url=service_url).code == 1
+    assert natalog("--help").code == 0
+    assert natalog("import", "--help").code == 0
+
+
+@pytest.mark.parametrize("form", ["edn", "jsonl"])
+def test_an_export_can_be_imported(
+    service_url: str, people: str, fresh_name: Names, tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / f"people.{form}"
+    export = natalog("export", people, "--format", form, "-o", str(path), url=service_url)
+    assert export.code == 0
+    other = fresh_name()
+    natalog("db", "create", other, "--schema", "read", url=service_url)
+    options = ["--no-infer"] if form == "jsonl" else []
+    done = natalog("import", form, str(path), "--db", other, *options, "--json", url=service_url)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["added"] == 2
+    both = [
+        json.loads(natalog("q", db, NAME_AGE, "--json", url=service_url).out)
+        for db in (people, other)
+    ]
+    assert both[0] == both[1]
+
+
+def test_csv_is_imported_with_types_and_only_once(
+    service_url: str, fresh_name: Names, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(
+        "email,full name,age,zip,since\n"
+        'a@example.org,"Alice, A.",25,01234,2024-01-01T00:00:00Z\n'
+        "b@example.org,Bob,,99999,2024-02-01T00:00:00Z\n"
+    )
+    name = fresh_name()
+    arguments = ("import", "csv", str(path), "--db", name, "--ns", "p", "--identity", "email")
+    first = natalog(*arguments, "--json", url=service_url)
+    assert first.code == 0, first.err
+    assert json.loads(first.out)["added"] == 2
+    second = json.loads(natalog(*arguments, "--json", url=service_url).out)
+    assert (second["added"], second["known"]) == (0, 2)
+    found = natalog("pull", name, "[*]", '[:p/email "a@example.org"]', "--json", url=service_url)
+    facts = json.loads(found.out)
+    del facts[":db/id"]
+    assert facts == {
+        ":p/email": "a@example.org",
+        ":p/full-name": "Alice, A.",
+        ":p/age": 25,
+        ":p/zip": "01234",
+        ":p/since": "2024-01-01T00:00:00.000Z",
+    }
+
+
+def test_jsonl_is_imported_and_a_bad_line_is_named(
+    service_url: str, fresh_name: Names, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"n": n, "tags": ["a", "b"], "ratio": n / 2} for n in range(2500)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    name = fresh_name()
+    done = natalog("import", "jsonl", str(path), "--db", name, "--json", url=service_url)
+    assert json.loads(done.out)["added"] == 2500, done.err
+    count = natalog(
+        "q", name, '[:find (count ?e) . :where [?e :tags "a"]]', "--json", url=service_url
+    )
+    assert count.out.strip() == "2500"
+    path.write_text('{"n": 1}\n{"n": \n')
+    broken = natalog("import", "jsonl", str(path), "--db", name, url=service_url)
+    assert broken.code == 1
+    assert "rows.jsonl:2 is not JSON" in broken.err
+
+
+def test_a_git_history_is_imported_and_resumed(
+    service_url: str, fresh_name: Names, tmp_path: Path
+) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True
+        )
+
+    git("init", "-q")
+    for step in range(3):
+        (tmp_path / "file").write_text(str(step))
+        git("add", "-A")
+        git("commit", "-q", "-m", f"step {step}")
+    name = fresh_name()
+    done = natalog("import", "git", str(tmp_path), "--db", name, "--json", url=service_url)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["added"] == 3
+    git("commit", "-q", "--allow-empty", "-m", "one more")
+    again = json.loads(
+        natalog("import", "git", str(tmp_path), "--db", name, "--json", url=service_url).out
+    )
+    assert (again["added"], again["known"]) == (1, 3)
+    authors = natalog(
+        "q",
+        name,
+        "[:find ?n (count ?c) :where [?c :commit/author ?p] [?p :author/name ?n]]",
+        "--json",
+        url=service_url,
+    )
+    assert json.loads(authors.out) == [["Ada", 4]]
+
+
+def test_contexts_of_the_nats_tool_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts = tmp_path / "nats" / "context"
+    contexts.mkdir(parents=True)
+    (contexts / "lab.json").write_text(
+        json.dumps({"url": "nats://lab:4222,tls://lab2:4222", "user": "u", "password": "p"})
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    found = place(None, "lab")
+    assert found.servers == ["nats://lab:4222", "tls://lab2:4222"]
+    assert found.options == {"user": "u", "password": "p"}
+    assert place("other:1", "lab").servers == ["nats://other:1"]
+    assert context_names("l") == ["lab"]
+
+
+def test_a_pinned_clock_and_a_restart(
+    service: Callable[..., tuple[Callable[[], int], str]], tmp_path: Path
+) -> None:
+    options = ("--pin-clock", "2020-01-01T00:00:00Z")
+    stop, url = service(*options)
+    natalog("db", "create", "people", "--schema", "read", url=url)
+    report = natalog("transact", "people", '[{:name "Alice"}]', "--json", url=url)
+    assert json.loads(report.out)["instant"] == "2020-01-01T00:00:00.000Z"
+    before = natalog("datoms", "people", "--json", url=url).out
+    taken = natalog("serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+    assert taken.code == 3
+    assert "DataDirectoryInUse" in taken.err
+    assert stop() == 0
+    stop, url = service(*options)
+    assert natalog("datoms", "people", "--json", url=url).out == before
+    assert stop() == 0
