@@ -109,9 +109,12 @@ def attribute(ident: Any) -> Any:
 
 
 def order_by(keys: Any) -> Any:
-    """Sort keys with strings as names: ``"?age"``, ``["?age", "desc"]``, ``[1, "asc"]``."""
+    """Sort keys: EDN text (``"?age"``, ``"[?age :desc]"``), or a list with words as strings.
+
+    ``["?age", "desc"]`` and ``[1, "asc"]`` are such lists.
+    """
     if isinstance(keys, str):
-        return read(keys) if keys.startswith("[") else _order_word(keys)
+        return read(keys)
     if isinstance(keys, (list, tuple)):
         return [_order_word(key) if isinstance(key, str) else key for key in keys]
     return keys

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from conformance_compare import RECORDED_TX0, RECORDED_TX_MAX, Comparison, K, Outcome
 
+from natalog.core.edn import write
 from natalog.core.errors import BranchNotFound, NatalogError
 from natalog.core.limits import TX_BASE
 from natalog.core.values import (
@@ -366,7 +367,7 @@ class Scenario:
                 inputs.append(one)
         options: dict[str, Any] = {}
         if K("order-by") in step:
-            options["order_by"] = step[K("order-by")]
+            options["order_by"] = _as_text(step[K("order-by")])
         for key in ("limit", "offset"):
             number = step.get(K(key))
             if number is not None and not (key == "limit" and _negative(number)):
@@ -379,11 +380,11 @@ class Scenario:
 
     async def _pull(self, step: dict[Any, Any]) -> Any:
         db = await self._step_view(step)
-        return await settled(db.pull(step.get(K("pattern")), step.get(K("eid"))))
+        return await settled(db.pull(_as_text(step.get(K("pattern"))), step.get(K("eid"))))
 
     async def _pull_many(self, step: dict[Any, Any]) -> Any:
         db = await self._step_view(step)
-        found = await settled(db.pull_many(step.get(K("pattern")), step.get(K("eids"))))
+        found = await settled(db.pull_many(_as_text(step.get(K("pattern"))), step.get(K("eids"))))
         return [one for one in found if one is not None]
 
     async def _entity(self, step: dict[Any, Any]) -> Any:
@@ -516,6 +517,11 @@ def _negative(number: Any) -> bool:
 
 def _time_point(view: Mapping[Any, Any]) -> Any:
     return view[K("tx")] if K("tx") in view else view.get(K("instant"))
+
+
+def _as_text(value: Any) -> Any:
+    """A string of a step where the interface reads strings as EDN: the text of the string."""
+    return write(value) if isinstance(value, str) else value
 
 
 def _text(name: Any) -> Any:
