@@ -23,8 +23,9 @@ demo: $(STAMP)  ## show what Natalog does, on a nats-server of its own; about a 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -q
 
-laws: $(STAMP)  ## run only the property tests
-	$(BIN)/python -m pytest -q tests/laws
+laws: $(STAMP)  ## run the property tests with thousands of examples; takes many minutes
+	NATALOG_LAWS_EXAMPLES=$${NATALOG_LAWS_EXAMPLES:-3000} \
+		$(BIN)/python -m pytest -q --timeout 3600 tests/laws
 
 check: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

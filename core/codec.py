@@ -290,8 +290,19 @@ def _read_tagged(inner: Any) -> Tagged:
     _bad("not a tagged value")
 
 
+_KEYWORDS_READ: Final[dict[bytes, Keyword]] = {}
+"""Keywords by their bytes; like `_KEYWORDS` no larger than the table of keywords itself."""
+
+
+def _read_keyword(data: bytes) -> Keyword:
+    found = _KEYWORDS_READ.get(data)
+    if found is None:
+        found = _KEYWORDS_READ[data] = Keyword(":" + _text(data))
+    return found
+
+
 _DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
-    EXT_KEYWORD: lambda data: Keyword(":" + _text(data)),
+    EXT_KEYWORD: _read_keyword,
     EXT_SYMBOL: lambda data: Symbol(_text(data)),
     EXT_UUID: lambda data: UUID(bytes=_exact(data, 16, "UUID")),
     EXT_INSTANT: _read_instant,
