@@ -173,7 +173,7 @@ class Service:
         self._answers = answers
         self.seen: list[object] = []
 
-    async def __call__(self, msg: Msg) -> None:
+    async def answer(self, msg: Msg) -> None:
         self.seen.append(unpack(msg.data)["id"] if b"id" in msg.data else None)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
@@ -186,7 +186,7 @@ class Service:
 
 async def _client(transport: Transport, *answers: object) -> tuple[Client, Service]:
     service = Service(transport, list(answers))
-    await transport.subscribe("natalog.people.db.transact", service)
+    await transport.subscribe("natalog.people.db.transact", service.answer)
     return Client(Session(transport, "natalog", Timeout())), service
 
 
