@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
 from natalog.core.edn import read

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
 from natalog.core.errors import NatalogError
@@ -93,7 +94,7 @@ additions = st.tuples(
 maps = st.dictionaries(attributes | st.sampled_from(["db/id", ":db/ensure"]), values, max_size=4)
 wild = st.one_of(maps, additions, vectors, scalars)
 
-# what a client means to write: right types, entities that exist, in the middle of things that do not
+# what a client means to write: right types, entities that exist, amid some that do not
 FITTING: dict[str, st.SearchStrategy[Any]] = {
     "name": st.sampled_from(["a", "b", "c", "d", "e"]),
     "code": st.integers(5, 9),
