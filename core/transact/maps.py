@@ -236,13 +236,13 @@ def _identified(
                 pairs[spot] = (entry, known)
             if plan.identity:
                 found = _merge(work, plan.ident, known, found, vacant, operation)
-    for plan_parts in {
-        part.ident: part for entry, _ in pairs for part in entry.plan.parts
-    }.values():
-        parts = plan_parts.tuple_attrs or ()
-        if plan_parts.unique == "identity" and all(part in values for part in parts):
-            whole = tuple(values[part] for part in parts)
-            found = _merge(work, plan_parts.ident, whole, found, vacant, operation)
+    if values:
+        composites = {part.ident: part for entry, _ in pairs for part in entry.plan.parts}
+        for composite in composites.values():
+            parts = composite.tuple_attrs or ()
+            if composite.unique == "identity" and all(part in values for part in parts):
+                whole = tuple(values[part] for part in parts)
+                found = _merge(work, composite.ident, whole, found, vacant, operation)
     return found, vacant
 
 

@@ -12,7 +12,7 @@ from natalog.core.errors import (
     TransactSchema,
     TransactSyntax,
 )
-from natalog.core.limits import LANE_BITS
+from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.transact import purge
 from natalog.core.transact.functions import function_name
 from natalog.core.transact.maps import additive_entity, assert_one, scalar, transact_map
@@ -26,7 +26,7 @@ from natalog.core.transact.resolve import (
 )
 from natalog.core.transact.tempids import upsert
 from natalog.core.transact.tuples import flush
-from natalog.core.values import Datom, Keyword, kw, value_key
+from natalog.core.values import Datom, Keyword, is_long, kw, value_key
 
 if TYPE_CHECKING:
     from natalog.core.transact.state import Work
@@ -79,6 +79,16 @@ def transact_vector(work: Work, operation: Operation) -> None:
 
 def _add(work: Work, operation: Operation) -> None:
     size = len(operation)
+    if size == 4:  # the short way: an entity that is known, and a scalar of the right class
+        _, raw, attr, value = operation
+        known = work.plans.get(attr) if type(attr) is Keyword else None
+        if known is not None and type(value) is known.fast and (not known.ranged or is_long(value)):
+            if type(raw) is int and 0 < raw < TX_BASE:
+                work.put(raw, known.plan, value)
+            else:
+                text = type(operation[0]) is str
+                work.put(additive_entity(work, raw, operation, text=text), known.plan, value)
+            return
     if not 4 <= size <= 5:
         raise _size(operation, "[:db/add entity attribute value]")
     entry, text = _attribute(work, operation, asserted=True)

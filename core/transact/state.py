@@ -208,7 +208,7 @@ class Work:
 
     def holder(self, attr: Keyword, value: Any) -> int | None:
         """The entity that has this value of a unique attribute now."""
-        slot = (attr, value_key(value))
+        slot = (attr, value if type(value) in PLAIN else value_key(value))
         found: Any = self.uniques.get(slot, _UNKNOWN)
         if found is _UNKNOWN:
             if attr is IDENT:
@@ -239,12 +239,11 @@ class Work:
         """
         attr = plan.ident
         key = value if type(value) in PLAIN else value_key(value)
-        cell = self.cell(e, attr)
-        if key in cell:
-            return
         if plan.unique:
             held = self.holder(attr, value)
-            if held is not None and held != e:
+            if held == e:
+                return
+            if held is not None:
                 raise TransactUnique(
                     f"{attr} {value!r} is taken by entity {held}; entity {e} cannot have it.",
                     attribute=attr,
@@ -252,6 +251,9 @@ class Work:
                     entity=e,
                     holder=held,
                 )
+        cell = self.cell(e, attr)
+        if key in cell:
+            return
         if attr is TX_INSTANT:
             self.guard_instant(e)
             self.set_instant(value)
