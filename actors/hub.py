@@ -7,6 +7,7 @@ Branches are opened when they are first asked for.
 from __future__ import annotations
 
 import logging
+from contextlib import aclosing
 
 import anyio
 
@@ -42,10 +43,11 @@ class Follower(Actor):
         await catch_up(self.state, self._log)
         self._ready.set()
         labels = (self.state.database, self.state.branch)
-        async for batch in self._log.blocks(self.state.position, follow=True):
-            await fold(self.state, batch)
-            self._metrics.log_sequence.labels(*labels).set(self.state.position.seq)
-            self._metrics.index_datoms.labels(*labels).set(len(self.state.db))
+        async with aclosing(self._log.blocks(self.state.position, follow=True)) as batches:
+            async for batch in batches:
+                await fold(self.state, batch)
+                self._metrics.log_sequence.labels(*labels).set(self.state.position.seq)
+                self._metrics.index_datoms.labels(*labels).set(len(self.state.db))
 
 
 class Hub:

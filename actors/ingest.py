@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -89,25 +90,27 @@ class IngestReader:
         self._generation = 0
         self._outstanding = asyncio.Semaphore(OUTSTANDING_MAX)
         self._task: asyncio.Task[None] | None = None
+        self._scope = anyio.CancelScope()
 
     def start(self) -> None:
         """Begin after the last position that the log knows."""
         self._generation += 1
         self._outstanding = asyncio.Semaphore(OUTSTANDING_MAX)
+        # nats-py swallows the cancellation of a task; a cancel scope insists
+        self._scope = anyio.CancelScope()
         self._task = asyncio.get_running_loop().create_task(
-            self._run(self._generation), name=f"ingest:{self._stream}"
+            self._run(self._generation, self._scope), name=f"ingest:{self._stream}"
         )
 
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
+            self._scope.cancel()
             await asyncio.wait([task])
 
     def restart(self) -> None:
         """Begin again after what the log holds; what was handed over before is stale."""
-        if self._task is not None:
-            self._task.cancel()
+        self._scope.cancel()
         self.start()
 
     def is_stale(self, one: Ingested) -> bool:
@@ -117,27 +120,33 @@ class IngestReader:
         one.answered = True
         return True
 
-    async def _run(self, generation: int) -> None:
+    async def _run(self, generation: int, scope: anyio.CancelScope) -> None:
+        with scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._trim)
+                while not await self._feed(generation):
+                    await anyio.sleep(RETRY_S)
+                tasks.cancel_scope.cancel()
+
+    async def _feed(self, generation: int) -> bool:
+        """Hand messages over until the stream is gone (True) or reading failed (False)."""
         outstanding = self._outstanding
-        while True:
-            reader = StreamReader(self._port, self._stream, self._state.ingest_seq + 1, gaps=True)
-            trim = asyncio.get_running_loop().create_task(self._trim())
-            try:
-                async for batch in reader.messages():
+        reader = StreamReader(self._port, self._stream, self._state.ingest_seq + 1, gaps=True)
+        try:
+            async with aclosing(reader.messages()) as batches:
+                async for batch in batches:
                     for message in batch:
                         await outstanding.acquire()
                         await self._put(Ingested(message, generation, outstanding.release))
-            except JetStreamError as error:
-                if error.status == 404:
-                    log.warning("the ingest stream %s is gone", self._stream)
-                    return
-                log.warning("reading %s: %s", self._stream, error.message)
-            except NatalogError as error:
-                log.warning("reading %s: %s", self._stream, error.message)
-                return
-            finally:
-                trim.cancel()
-            await anyio.sleep(RETRY_S)
+        except JetStreamError as error:
+            if error.status == 404:
+                log.warning("the ingest stream %s is gone", self._stream)
+                return True
+            log.warning("reading %s: %s", self._stream, error.message)
+        except NatalogError as error:
+            log.info("reading %s ends: %s", self._stream, error.message)
+            return True
+        return False
 
     async def _trim(self) -> None:
         """Remove messages that are through."""

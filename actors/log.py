@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,7 +158,7 @@ class BranchLog:
 
     async def blocks(
         self, after: Position | None = None, *, follow: bool = False
-    ) -> AsyncIterator[list[PlacedBlock]]:
+    ) -> AsyncGenerator[list[PlacedBlock], None]:
         """Batches of blocks after ``after``, verified; to the present end or, following, for ever.
 
         Raises `LogCorrupt` for holes, broken chains and unreadable blocks; `BranchNotFound` when
@@ -167,13 +168,14 @@ class BranchLog:
         until = None if follow else await self.last_seq()
         reader = StreamReader(self.port, self.stream, at.seq + 1)
         try:
-            async for batch in reader.messages(until):
-                placed = []
-                for message in batch:
-                    block = self._verified(at, message)
-                    at = Position(message.seq, block.hash)
-                    placed.append(PlacedBlock(message.seq, block, len(message.data)))
-                yield placed
+            async with aclosing(reader.messages(until)) as batches:
+                async for batch in batches:
+                    placed = []
+                    for message in batch:
+                        block = self._verified(at, message)
+                        at = Position(message.seq, block.hash)
+                        placed.append(PlacedBlock(message.seq, block, len(message.data)))
+                    yield placed
         except JetStreamError as error:
             if error.status == 404:
                 raise no_log(self.database, self.branch) from error

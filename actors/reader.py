@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -57,14 +58,8 @@ class StreamReader:
         self._stream = stream
         self._next = start
         self._gaps = gaps
-        self._lost = asyncio.Event()
 
-    @property
-    def next_seq(self) -> int:
-        """The sequence number of the next message."""
-        return self._next
-
-    async def messages(self, until: int | None = None) -> AsyncIterator[list[Stored]]:
+    async def messages(self, until: int | None = None) -> AsyncGenerator[list[Stored], None]:
         """Batches of at least one message; ends after sequence ``until`` when that is given.
 
         Connections and consumers that are lost are replaced.  Raises `LogCorrupt` for a hole, and
@@ -80,44 +75,45 @@ class StreamReader:
                 await anyio.sleep(RETRY_S)
                 continue
             try:
-                async for batch in session.batches():
-                    handed = []
-                    hole = False
-                    for message in batch:
-                        if message.seq < self._next:
-                            continue
-                        if message.seq > self._next and not self._gaps:
-                            hole = True
-                            break
-                        self._next = message.seq + 1
-                        handed.append(message)
-                    if handed:
-                        suspicious = False
-                        yield handed
-                    if hole:
-                        if suspicious:
-                            self._hole()
-                        suspicious = True
-                        break
-                    if until is not None and self._next > until:
-                        return
-                else:
-                    if session.exhausted and until is not None and self._next <= until:
-                        if self._gaps:
+                async with aclosing(session.batches()) as batches:
+                    async for batch in batches:
+                        handed, hole = self._take(batch)
+                        if handed:
+                            suspicious = False
+                            yield handed
+                        if until is not None and self._next > until:
                             return
-                        if suspicious:
-                            self._hole()
-                        suspicious = True
+                        if hole:
+                            break
+                    else:
+                        hole = session.exhausted and until is not None
             finally:
                 with anyio.CancelScope(shield=True):
                     await session.close()
+            if not hole:
+                continue
+            # messages may be lost with a connection; a hole that a new consumer sees is real
+            if self._gaps:
+                return
+            if suspicious:
+                raise LogCorrupt(
+                    f"Message {self._next} of {self._stream} is missing: the log has a hole.",
+                    stream=self._stream,
+                    sequence=self._next,
+                )
+            suspicious = True
 
-    def _hole(self) -> None:
-        raise LogCorrupt(
-            f"Message {self._next} of {self._stream} is missing: the log has a hole.",
-            stream=self._stream,
-            sequence=self._next,
-        )
+    def _take(self, batch: list[Stored]) -> tuple[list[Stored], bool]:
+        """The messages that follow, and whether one is missing behind them."""
+        handed = []
+        for message in batch:
+            if message.seq < self._next:
+                continue
+            if message.seq > self._next and not self._gaps:
+                return handed, True
+            self._next = message.seq + 1
+            handed.append(message)
+        return handed, False
 
 
 class _Session:
@@ -190,7 +186,7 @@ class _Session:
             reply=self._inbox,
         )
 
-    async def batches(self) -> AsyncIterator[list[Stored]]:
+    async def batches(self) -> AsyncGenerator[list[Stored], None]:
         """What arrives, as it arrives; ends when the consumer is lost or (not live) at the end."""
         filled = 0
         while True:

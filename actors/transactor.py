@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
@@ -400,8 +401,9 @@ class Transactor(Actor):
 
 async def catch_up(state: BranchState, branch_log: BranchLog) -> None:
     """Read the log from where ``state`` stands to its present end."""
-    async for batch in branch_log.blocks(state.position):
-        await fold(state, batch)
+    async with aclosing(branch_log.blocks(state.position)) as batches:
+        async for batch in batches:
+            await fold(state, batch)
 
 
 async def fold(state: BranchState, batch: Sequence[Any]) -> None:

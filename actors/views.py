@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from anyio import to_thread
+
 from natalog.actors.catalog import Process, split_transaction
 from natalog.actors.hub import Hub
-from natalog.actors.log import BranchLog
+from natalog.actors.log import BranchLog, PlacedBlock
 from natalog.actors.names import MAIN_BRANCH, Names, check_name
 from natalog.actors.nats_port import NatsPort
 from natalog.actors.payload import fields_of, tagged_database
@@ -143,14 +146,14 @@ class Views:
             return kept
         log = BranchLog(self._port, self._names, asker.database, asker.branch)
         scratch = BranchState(asker.database, asker.branch)
-        async for batch in log.blocks():
-            for placed in batch:
-                for applied in scratch.fold(placed):
-                    if applied.record.tx == tx:
-                        self._kept[key] = applied.after
-                        if len(self._kept) > KEPT_VALUES_MAX:
-                            self._kept.popitem(last=False)
-                        return applied.after
+        async with aclosing(log.blocks()) as batches:
+            async for batch in batches:
+                found = await to_thread.run_sync(_fold_to, scratch, batch, tx)
+                if found is not None:
+                    self._kept[key] = found
+                    if len(self._kept) > KEPT_VALUES_MAX:
+                        self._kept.popitem(last=False)
+                    return found
         raise CommitNotFound(f"There is no transaction {tx} on this branch.", tx=tx)
 
     # --- views -------------------------------------------------------------------------------
@@ -175,6 +178,15 @@ class Views:
             return db.history() if history else db
 
         return compute
+
+
+def _fold_to(scratch: BranchState, batch: Sequence[PlacedBlock], tx: int) -> Database | None:
+    """Fold blocks; the value after transaction ``tx`` once it is reached."""
+    for placed in batch:
+        for applied in scratch.fold(placed):
+            if applied.record.tx == tx:
+                return applied.after
+    return None
 
 
 def _constant(value: Database) -> Compute:

@@ -81,7 +81,7 @@ async def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     server = NatsServer(tmp_path, sync_interval="nonsense")
-    with pytest.raises(ServerFailed, match="sync_interval|nonsense|code"):
+    with pytest.raises(ServerFailed, match=r"sync_interval|nonsense|code"):
         await server.start()
     good = NatsServer(tmp_path)
     await good.start()
