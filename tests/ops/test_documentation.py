@@ -1,0 +1,78 @@
+"""What the documentation shows is true: doctests, the README's example, links, the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import natalog
+from natalog.actors.config import ServiceConfig
+from natalog.actors.metrics import Metrics
+from natalog.actors.service import running
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(natalog.__path__, "natalog.")
+    if not module.name.endswith("__main__")
+]
+DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests_run(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    with_service, without = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(without, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "{('Alice',)}\n"
+
+    async def example() -> None:
+        config = ServiceConfig(data=tmp_path / "data", listen="127.0.0.1:0")
+        async with running(config) as service:
+            code = with_service.replace("nats://127.0.0.1:4222", service.url)
+            names: dict[str, Any] = {}
+            exec(compile(code.replace("asyncio.run(main())", ""), "README.md", "exec"), names)
+            await names["main"]()
+
+    asyncio.run(example())
+    assert capsys.readouterr().out == "{('Alice', 30)}\n{('Alice', 25)}\n"
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_dashboards_ask_for_metrics_that_exist(path: Path) -> None:
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
+    known = {
+        f"{family.name}{suffix}"
+        for family in Metrics().registry.collect()
+        for suffix in ("", "_total", "_bucket", "_sum", "_count")
+    }
+    assert dashboard["templating"]["list"][0]["type"] == "datasource"
+    for panel in dashboard["panels"]:
+        assert panel["title"]
+        assert panel["description"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        for target in panel["targets"]:
+            for metric in re.findall(r"\bnatalog_[a-z_]+", target["expr"]):
+                assert metric in known, f"{panel['title']} asks for {metric}"
+            if "rate(" in target["expr"]:
+                assert "$__rate_interval" in target["expr"]
