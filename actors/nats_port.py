@@ -63,6 +63,8 @@ class JetStreamError(StorageError):
 
 
 STREAM_NOT_FOUND = 10059
+STORE_NOT_CREATED = 10049
+STREAM_CREATE_ATTEMPTS_MAX = 6
 CONSUMER_NOT_FOUND = 10014
 WRONG_LAST_SEQUENCE = 10071
 STREAM_NAME_IN_USE = 10058
@@ -289,8 +291,19 @@ class NatsPort:
         return answer
 
     async def stream_create(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a stream; the same configuration again is no error."""
-        return await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_s=15)
+        """Create a stream; the same configuration again is no error.
+
+        The server removes directories that a deletion left empty while it makes new ones, and then
+        refuses a creation that crossed it; a moment later it succeeds.
+        """
+        for attempt in range(STREAM_CREATE_ATTEMPTS_MAX):
+            try:
+                return await self.api(f"STREAM.CREATE.{config['name']}", config, timeout_s=15)
+            except JetStreamError as error:
+                if error.err_code != STORE_NOT_CREATED or attempt + 1 == STREAM_CREATE_ATTEMPTS_MAX:
+                    raise
+                await asyncio.sleep(0.02 * 2**attempt)
+        raise AssertionError("unreachable")
 
     async def stream_info(self, name: str) -> dict[str, Any] | None:
         """Configuration and state of a stream, None without one."""
