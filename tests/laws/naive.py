@@ -80,13 +80,13 @@ class Naive:
             return [datom for datom in events.values() if self.after(datom.tx)]
         holding: dict[Any, Datom] = {}
         for datom in seen:
-            if not datom.added:
+            if datom.a in self.many:
                 holding.pop(_key(datom), None)
-                continue
-            if datom.a not in self.many:  # the log of a view may lack the retraction
+            else:  # the latest word counts: a view by instants may lack what came between
                 for key in [key for key in holding if key[:2] == (datom.e, datom.a)]:
                     del holding[key]
-            holding[_key(datom)] = datom
+            if datom.added:
+                holding[_key(datom)] = datom
         return [datom for datom in holding.values() if self.after(datom.tx)]
 
     # reads -----------------------------------------------------------------------------------
