@@ -40,7 +40,7 @@ class Window:
 
     @property
     def is_current(self) -> bool:
-        return self == CURRENT
+        return self is CURRENT or self == CURRENT
 
     @property
     def is_bounded_above(self) -> bool:

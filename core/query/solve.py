@@ -56,34 +56,50 @@ def outputs(clause: Clause) -> frozenset[str]:
     return clause_vars(clause)
 
 
-# --- what can run --------------------------------------------------------------------------------
+# --- what can run -------------------------------------------------------------------------------
+
+
+class Todo:
+    """A clause that has not run yet, with its variables."""
+
+    __slots__ = ("clause", "outputs", "vars")
+
+    def __init__(self, clause: Clause) -> None:
+        self.clause = clause
+        self.vars = clause_vars(clause)
+        self.outputs = outputs(clause)
 
 
 def check_bindable(
-    ctx: Context, clauses: Sequence[Clause], bound: frozenset[str]
+    ctx: Context, clauses: Iterable[Clause], bound: frozenset[str]
 ) -> frozenset[str]:
     """The variables bound once all clauses have run in some order.
 
     Raises `QueryWhere` when some clause can never run: its variables stay unbound.
     """
-    remaining = list(clauses)
+    return _check_bindable(ctx, [Todo(clause) for clause in clauses], bound)
+
+
+def _check_bindable(ctx: Context, todos: list[Todo], bound: frozenset[str]) -> frozenset[str]:
+    remaining = todos
     while remaining:
-        for clause in remaining:
-            others = [other for other in remaining if other is not clause]
-            if ready(ctx, clause, bound, others):
-                bound = bound | outputs(clause)
-                remaining = others
-                break
-        else:
+        waiting: list[Todo] = []
+        for spot, todo in enumerate(remaining):
+            if ready(ctx, todo, bound, (*waiting, *remaining[spot + 1 :])):
+                bound = bound | todo.outputs
+            else:
+                waiting.append(todo)
+        if len(waiting) == len(remaining):
             raise _insufficient(remaining, bound)
+        remaining = waiting
     return bound
 
 
-def _insufficient(clauses: Sequence[Clause], bound: frozenset[str]) -> QueryWhere:
+def _insufficient(todos: Sequence[Todo], bound: frozenset[str]) -> QueryWhere:
     free = sorted(
         name
-        for clause in clauses
-        for name in (clause_vars(clause) - outputs(clause) or clause_vars(clause))
+        for todo in todos
+        for name in (todo.vars - todo.outputs or todo.vars)
         if name not in bound
     )
     names = ", ".join(dict.fromkeys(free)) or "the variables of a clause"
@@ -93,25 +109,25 @@ def _insufficient(clauses: Sequence[Clause], bound: frozenset[str]) -> QueryWher
     )
 
 
-def ready(ctx: Context, clause: Clause, bound: frozenset[str], others: Sequence[Clause]) -> bool:
+def ready(ctx: Context, todo: Todo, bound: frozenset[str], others: Sequence[Todo]) -> bool:
     """Whether a clause can run once ``bound`` is known; ``others`` may still bind more."""
+    clause = todo.clause
     if isinstance(clause, Pattern):
         return True
     if isinstance(clause, Call):
         return all(name in bound for name in call_vars(clause))
     if isinstance(clause, Not):
-        names = clause_vars(clause)
-        later = frozenset(name for other in others for name in outputs(other))
         if clause.vars is not None:
-            return names <= bound
-        return not (names & later) - bound and bool(names & bound)
+            return todo.vars <= bound
+        if not todo.vars & bound:
+            return False
+        free = todo.vars - bound
+        return not free or not any(free & other.outputs for other in others)
     if isinstance(clause, Or):
         if not all(var.name in bound for var in clause.required):
             return False
-        return all(
-            _binds(ctx, branch, clause_vars(clause) & bound, clause_vars(clause))
-            for branch in clause.branches
-        )
+        given = todo.vars & bound
+        return all(_binds(ctx, branch, given, todo.vars) for branch in clause.branches)
     return _rule_ready(ctx, clause, bound)
 
 
@@ -205,24 +221,24 @@ def solve(
     """
     ctx.budget.depth += 1
     try:
-        return _solve(ctx, list(clauses), _State(parts), needed)
+        return _solve(ctx, [Todo(clause) for clause in clauses], _State(parts), needed)
     finally:
         ctx.budget.depth -= 1
 
 
 def _solve(
-    ctx: Context, remaining: list[Clause], state: _State, needed: frozenset[str]
+    ctx: Context, remaining: list[Todo], state: _State, needed: frozenset[str]
 ) -> list[Relation]:
     while remaining:
         if state.dead:
-            check_bindable(ctx, remaining, state.bound)
+            _check_bindable(ctx, remaining, state.bound)
             return [empty(sorted(needed), ctx.pool)]
-        clause, price = _next(ctx, remaining, state)
-        remaining.remove(clause)
-        keep = needed.union(*map(clause_vars, remaining)) if remaining else needed
-        bound = state.gather(clause_vars(clause))
-        found = run_clause(ctx, clause, bound)
-        ctx.record(clause, price, bound.count, found.count)
+        spot, price = _next(ctx, remaining, state)
+        todo = remaining.pop(spot)
+        keep = needed.union(*(other.vars for other in remaining)) if remaining else needed
+        bound = state.gather(todo.vars)
+        found = run_clause(ctx, todo.clause, bound)
+        ctx.record(todo.clause, price, bound.count, found.count)
         state.put(found, keep)
     if state.dead:
         return [empty(sorted(needed), ctx.pool)]
@@ -285,42 +301,47 @@ def _run_or(ctx: Context, clause: Or, bound: Relation) -> Relation:
 # --- choosing ------------------------------------------------------------------------------------
 
 
-def _next(ctx: Context, remaining: list[Clause], state: _State) -> tuple[Clause, float | None]:
-    """The clause that promises the fewest rows; raises when none can run."""
-    if len(remaining) == 1 and isinstance(remaining[0], Pattern):
-        return remaining[0], None
+def _next(ctx: Context, remaining: list[Todo], state: _State) -> tuple[int, float | None]:
+    """The place of the clause that promises the fewest rows; raises when none can run."""
+    if len(remaining) == 1 and isinstance(remaining[0].clause, Pattern):
+        return 0, None
     bound = state.bound
-    best: Clause | None = None
+    best = -1
     cost = _LATER
-    for clause in remaining:
-        others = [other for other in remaining if other is not clause]
-        if not ready(ctx, clause, bound, others):
+    for spot, todo in enumerate(remaining):
+        others: Sequence[Todo] = ()
+        if isinstance(todo.clause, Not):
+            others = [*remaining[:spot], *remaining[spot + 1 :]]
+        if not ready(ctx, todo, bound, others):
             continue
-        price = _price(ctx, clause, state, bound)
-        if price < cost or best is None:
-            best, cost = clause, price
-    if best is None:
+        price = _price(ctx, todo.clause, todo.vars, state, bound)
+        if price < cost or best < 0:
+            best, cost = spot, price
+        if price == 0.0:
+            break
+    if best < 0:
         raise _insufficient(remaining, bound)
     return best, cost
 
 
-def _price(ctx: Context, clause: Clause, state: _State, bound: frozenset[str]) -> float:
-    names = clause_vars(clause)
+def _price(
+    ctx: Context, clause: Clause, names: frozenset[str], state: _State, bound: frozenset[str]
+) -> float:
+    if isinstance(clause, Pattern):
+        return estimate(ctx, clause, state.parts)
     rows = state.size(names)
     if isinstance(clause, Call):
         # A filter costs nothing where its rows exist already, and a product where they do not.
         touched = sum(1 for part in state.parts if not names.isdisjoint(part.columns))
         return 0.0 if touched <= 1 else float(rows)
-    if isinstance(clause, Pattern):
-        return estimate(ctx, clause, state.parts)
     if isinstance(clause, Not):
         return float(rows) + 0.5
     if isinstance(clause, Or):
-        total = 0.0
+        total = 0.5
         for branch in clause.branches:
-            found = [_price(ctx, part, state, bound) for part in branch]
+            found = [_price(ctx, part, clause_vars(part), state, bound) for part in branch]
             total += min(found) if found else 1.0
-        return total + 0.5
+        return total
     return _rule_price(ctx, clause, rows, bound)
 
 
