@@ -20,7 +20,7 @@ from natalog.actors.payload import Struct, field_name, fields_of
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor
 from natalog.core.errors import BadRequest, NotImplementedYet
-from natalog.core.values import ms_instant
+from natalog.core.values import Keyword, Symbol, ms_instant
 
 log = logging.getLogger("natalog.admin")
 
@@ -107,7 +107,7 @@ class Inspector:
         branch = fields.get("branch") or MAIN_BRANCH
         if request.branch != "_" and "branch" not in fields:
             branch = request.branch
-        branch = check_name(str(branch).lstrip(":"), "branch")
+        branch = check_name(database_name(branch), "branch")
         return await info(self._hub, request.database, branch, request.remaining_s)
 
     async def _branches(self, request: Request) -> Struct:
@@ -164,4 +164,4 @@ def entry_struct(entry: DatabaseEntry) -> Struct:
 
 def database_name(value: Any) -> Any:
     """A name that may be written as a keyword or symbol."""
-    return value if isinstance(value, str) or value is None else str(value).lstrip(":")
+    return value.text if isinstance(value, (Keyword, Symbol)) else value

@@ -42,6 +42,8 @@ log = logging.getLogger("natalog.nats")
 
 CONNECT_TIMEOUT_S = 10.0
 API_TIMEOUT_S = 5.0
+ATTEMPT_S = 1.0
+_REPEATABLE = ("INFO", "STREAM.INFO", "STREAM.LIST")
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 PROTOCOL_SLACK_BYTES = 4096
 """Kept free below ``max_payload`` for the header lines that the server counts."""
@@ -285,10 +287,32 @@ class NatsPort:
     ) -> dict[str, Any]:
         """Call ``$JS.API.<what>``; raises `JetStreamError` when it answers an error."""
         payload = b"" if body is None else json.dumps(body).encode()
-        message = await self.request(f"$JS.API.{what}", payload, timeout_s=timeout_s)
+        subject = f"$JS.API.{what}"
+        if what.startswith(_REPEATABLE):
+            message = await self._ask_again(subject, payload, timeout_s)
+        else:
+            message = await self.request(subject, payload, timeout_s=timeout_s)
         answer: dict[str, Any] = json.loads(message.data)
         _check(answer, what)
         return answer
+
+    async def _ask_again(self, subject: str, payload: bytes, timeout_s: float) -> Msg:
+        """A request that changes nothing, sent again while no answer comes.
+
+        A server that is starting takes requests before its JetStream can answer, and forgets them.
+        """
+        deadline = anyio.current_time() + timeout_s
+        while True:
+            left = deadline - anyio.current_time()
+            try:
+                return await self.request(
+                    subject, payload, timeout_s=max(0.05, min(left, ATTEMPT_S))
+                )
+            except DeadlineExceeded:
+                if left <= ATTEMPT_S:
+                    raise
+                with anyio.move_on_after(left):
+                    await self.wait_connected()
 
     async def stream_create(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Create a stream; the same configuration again is no error.
@@ -376,7 +400,8 @@ class NatsPort:
             query = {"last_by_subj": last_by_subject}
         else:
             query = {"seq": seq}
-        message = await self.request(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode())
+        subject = f"$JS.API.DIRECT.GET.{stream}"
+        message = await self._ask_again(subject, json.dumps(query).encode(), API_TIMEOUT_S)
         status = (message.headers or {}).get("Status")
         if status == "404":
             return None

@@ -99,8 +99,8 @@ class Service:
             workers=config.query_workers,
         )
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
-        self.admin = AdminActor(self.catalog, self.hub, self.metrics, self._process)
-        self.gc = GcActor(self.catalog, self.metrics, config.gc_interval_s)
+        self.admin: AdminActor | None = None
+        self.gc: GcActor | None = None
         self.api = ServicesApi(port, self.id, self._endpoints())
         self._http: HttpServer | None = None
 
@@ -110,9 +110,11 @@ class Service:
         """Open what exists, then answer requests."""
         role = self.config.role
         if role in ("all", "gc"):
+            self.gc = GcActor(self.catalog, self.metrics, self.config.gc_interval_s)
             self.runtime.spawn(self.gc)
             self.runtime.spawn_task(self.gc.schedule, "gc schedule")
         if role in ("all", "transactor"):
+            self.admin = AdminActor(self.catalog, self.hub, self.metrics, self._process)
             self.runtime.spawn(self.admin)
         if role != "gc":
             await self.hub.open_all()
@@ -151,9 +153,11 @@ class Service:
     def _takers(self) -> dict[str, Take]:
         takers: dict[str, Take] = dict.fromkeys(self.query.endpoints, self.query.take)
         takers |= dict.fromkeys(("list", "info", "branches", *LATER), self._inspect)
-        takers |= dict.fromkeys(("create", "delete"), self.admin.tell)
         takers["transact"] = self._transact
-        takers["gc"] = self.gc.tell
+        if self.admin is not None:
+            takers |= dict.fromkeys(("create", "delete"), self.admin.tell)
+        if self.gc is not None:
+            takers["gc"] = self.gc.tell
         return takers
 
     def _endpoints(self) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ what it returns computes views, which takes time but no I/O and runs in a worker
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import OrderedDict
@@ -27,8 +28,9 @@ from natalog.actors.payload import fields_of, tagged_database
 from natalog.actors.state import BranchState
 from natalog.core.database import Database
 from natalog.core.edn import parse_instant
-from natalog.core.errors import BadRequest, CommitNotFound, InvalidTimePoint, NatalogError
+from natalog.core.errors import BadRequest, CommitNotFound, InvalidTimePoint
 from natalog.core.limits import TX_BASE
+from natalog.core.values import Keyword, Symbol
 
 WORDS = ("database", "branch", "at", "commit", "of", "with", "as_of", "since", "history")
 DEPTH_MAX = 32
@@ -210,8 +212,8 @@ def _within(asker: Asker, words: Mapping[str, Any]) -> Asker:
 
 
 def _name(value: Any) -> Any:
-    """A name that may be written as a keyword."""
-    return value if isinstance(value, str) else str(value).lstrip(":")
+    """A name that may be written as a keyword or symbol."""
+    return value.text if isinstance(value, (Keyword, Symbol)) else value
 
 
 def _commit(value: Any) -> UUID:
@@ -230,10 +232,8 @@ def _point(value: Any) -> int | datetime:
     if isinstance(value, str):
         if _NUMBER.match(value):
             return int(value)
-        try:
+        with contextlib.suppress(ValueError):
             return parse_instant(value)
-        except NatalogError:
-            pass
     if type(value) is int or isinstance(value, datetime):
         return value
     raise InvalidTimePoint(
