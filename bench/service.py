@@ -24,8 +24,8 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from natalog.cli.connection import event_loop_run
-from natalog.cli.demo import own_service
 from natalog.client import Client, Conn, connect
+from natalog.testing import own_service
 
 PEOPLE_LOADED = 20_000
 SEQUENTIAL = 500

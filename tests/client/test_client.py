@@ -397,3 +397,38 @@ async def test_a_closed_client_says_so(service_url: str, fresh_name: Names) -> N
     await client.close()
     with pytest.raises(Unavailable, match="closed"):
         await client.list_databases()
+
+
+async def test_a_feed_of_nothing_says_so_and_a_closed_client_ends_it(
+    service_url: str, fresh_name: Names
+) -> None:
+    async with natalog.connect(service_url) as client:
+        for since in (None, 0):
+            with pytest.raises(DatabaseNotFound):
+                await anext(client.database(fresh_name()).reports(since=since))
+        conn = await people(client, fresh_name)
+        with pytest.raises(BranchNotFound):
+            await anext(client.database(conn.database, "nowhere").reports())
+        for since in (None, (await conn.db()).basis):
+            other = await natalog.connect(service_url)
+            feed = other.database(conn.database).reports(since=since)
+            await feed.start()
+            waiting = asyncio.ensure_future(anext(feed))
+            await asyncio.sleep(0.05)
+            await other.close()
+            async with asyncio.timeout(30):
+                with pytest.raises(Unavailable):
+                    await waiting
+
+
+async def test_a_feed_can_be_left_at_any_time(service_url: str, fresh_name: Names) -> None:
+    async with natalog.connect(service_url) as client:
+        conn = await people(client, fresh_name)
+        for since in (None, 0):
+            feed = conn.reports(since=since)
+            await feed.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(feed)
+            async with conn.reports(since=since) as used:
+                await conn.transact([{"name": "x"}])
+                await anext(used)

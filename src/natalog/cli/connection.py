@@ -54,7 +54,12 @@ NatsOption = Annotated[
 ]
 ContextOption = Annotated[
     str | None,
-    typer.Option("--context", metavar="NAME", help="Context of the nats command line to use."),
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="Context of the nats command line to use.",
+        autocompletion=lambda incomplete: context_names(incomplete),
+    ),
 ]
 BranchOption = Annotated[
     str, typer.Option("--branch", "-b", metavar="NAME", help="Branch of the database.")
@@ -174,6 +179,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(143) from None
     except BrokenPipeError:
         # the reader of our output has gone: nothing is wrong, nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

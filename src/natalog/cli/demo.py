@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,11 @@ from rich.syntax import Syntax
 from natalog.cli.imports import import_commits, import_git
 from natalog.cli.output import in_order, make_console, make_table, shown
 from natalog.client import Client, Conn, Database, connect
-from natalog.core.errors import ServerFailed
 from natalog.importing.git import count_commits
 from natalog.importing.sample import sample_commits
 from natalog.report import TxReport
+from natalog.testing import own_service
 
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 30.0
 _FEED_TIMEOUT_S = 30.0
 
 PEOPLE_SCHEMA = """
@@ -75,67 +70,18 @@ class Stage:
         self.console.print(make_table(columns, in_order(rows), title))
 
 
-# --- the service ---------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def own_service(directory: Path) -> AsyncIterator[str]:
-    """A `natalog serve` of our own; yields its address and stops it whatever happens."""
-    command = [sys.executable, "-m", "natalog", "serve", "--listen", "127.0.0.1:0"]
-    log_path = directory / "service.log"
-    with log_path.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            "--data",
-            str(directory / "data"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            yield await _ready(process, log_path)
-        finally:
-            code = await _stop(process)
-        if code != 0:
-            raise ServerFailed(
-                f"the service ended with exit code {code}: {_last_line(log_path)}", exit_code=code
-            )
-
-
-async def _ready(process: asyncio.subprocess.Process, log_path: Path) -> str:
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            line = (await process.stdout.readline()).decode().strip()
-    except TimeoutError:
-        line = ""
-    if not line.startswith("natalog ready "):
-        raise ServerFailed(f"the service did not start: {_last_line(log_path)}")
-    return line.removeprefix("natalog ready ")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> int:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            return await process.wait()
-    except TimeoutError:
-        process.kill()
-        return await process.wait()
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
-
-
 # --- the show ------------------------------------------------------------------------------------
 
 
 async def show(repository: Path | None) -> None:
-    """Run the whole demonstration."""
+    """Run the demonstration, on the bundled sample where no repository is given.
+
+    A SIGTERM ends it as cleanly as Ctrl-C.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     stage = Stage()
     began = time.monotonic()
     stage.say("Natalog: facts with time, on NATS.")
@@ -196,9 +142,9 @@ async def _repository(stage: Stage, client: Client, repository: Path | None) -> 
     stage.heading("A git history: one commit, one transaction, dated by the commit")
     await client.create_database("history")
     conn = client.database("history")
-    path = repository or find_repository()
+    path = repository
     if path is None:
-        stage.say("There is no git repository here, so a bundled sample is imported.")
+        stage.say("Importing the bundled sample of a git history.")
         sample = list(sample_commits())
         done = await import_commits(conn, iter(sample), total=len(sample))
     else:

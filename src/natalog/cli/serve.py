@@ -115,8 +115,11 @@ def demo(
         Path | None,
         typer.Option("--git", metavar="PATH", help="Repository to import instead of this one."),
     ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Import the bundled sample of a git history.")
+    ] = False,
 ) -> None:
     """Show what Natalog does: about a minute, on a service of its own, nothing left behind."""
-    from natalog.cli.demo import show
+    from natalog.cli.demo import find_repository, show
 
-    run(show(path))
+    run(show(None if sample else path or find_repository()))

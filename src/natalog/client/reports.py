@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from natalog.client.log_reader import LogReader, Position
 from natalog.client.session import Session
 from natalog.core.codec import unpack
-from natalog.core.errors import LimitExceeded, NatalogError, error_from_wire
+from natalog.core.errors import (
+    DeadlineExceeded,
+    LimitExceeded,
+    NatalogError,
+    Unavailable,
+    error_from_wire,
+)
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_COMMIT, TxRecord
 from natalog.core.record import Rejection as RejectionRecord
@@ -22,6 +30,8 @@ from natalog.report import Rejection, TxReport, rejection_from_map, report_from_
 
 WAITING_REPORTS_MAX = 100_000
 """Reports that may wait for a slow reader of a live feed before it fails."""
+
+_BEGIN_TIMEOUT_S = 5.0
 
 TX_INSTANT = Keyword("db/txInstant")
 _TRANSACTIONS = ("transaction", "merge")
@@ -96,8 +106,25 @@ class LiveFeed(Feed):
 
     async def _open(self) -> AsyncIterator[Any]:
         subject = self._session.subject(self._database, self._branch, "report")
-        self._subscription = await self._session.transport.subscribe(subject, self._on_message)
-        return self._items()
+        transport = self._session.transport
+        self._subscription = await transport.subscribe(subject, self._on_message)
+        transport.on_close.add(self._end)
+        return self._items(await self._begin())
+
+    async def _begin(self) -> int | None:
+        """The transaction that the feed begins after; raises when there is no such branch."""
+        subject = self._session.subject(self._database, "_", "info")
+        try:
+            answer = await self._session.ask(
+                subject, {"branch": self._branch}, timeout_s=_BEGIN_TIMEOUT_S
+            )
+        except (Unavailable, DeadlineExceeded):
+            # nobody serves now: the feed waits for who will
+            return None
+        return int(answer.body["max_tx"])
+
+    def _end(self) -> None:
+        self._queue.put_nowait(_CLOSED)
 
     async def _on_message(self, msg: Msg) -> None:
         if self._queue.qsize() < WAITING_REPORTS_MAX:
@@ -105,8 +132,7 @@ class LiveFeed(Feed):
         else:
             self._overflowed = True
 
-    async def _items(self) -> AsyncIterator[Any]:
-        last: int | None = None
+    async def _items(self, last: int | None) -> AsyncIterator[Any]:
         while (data := await self._queue.get()) is not _CLOSED:
             if self._overflowed:
                 raise LimitExceeded(
@@ -126,18 +152,19 @@ class LiveFeed(Feed):
                     yield missed
             last = report.tx
             yield report
+        if self._subscription is not None:
+            raise Unavailable("the client was closed while it followed a feed")
 
     def _reader(self) -> LogReader:
         return LogReader(self._session, self._database, self._branch)
 
     async def aclose(self) -> None:
-        if self._subscription is not None:
-            subscription, self._subscription = self._subscription, None
-            try:
+        subscription, self._subscription = self._subscription, None
+        self._session.transport.on_close.discard(self._end)
+        self._end()
+        if subscription is not None:
+            with contextlib.suppress(NatsError, OSError):
                 await subscription.unsubscribe()
-            except Exception:
-                self._queue.put_nowait(_CLOSED)
-        self._queue.put_nowait(_CLOSED)
         await super().aclose()
 
 

@@ -87,6 +87,8 @@ class Transport:
         self._tokens = itertools.count(1)
         self._last_error: Exception | None = None
         self._closed = False
+        self.on_close: set[Callable[[], None]] = set()
+        """Called once when the connection is closed for good."""
 
     @classmethod
     async def open(
@@ -214,6 +216,8 @@ class Transport:
                 async with asyncio.timeout(2):
                     await self._nats.close()
             self._fail_waiting("the client was closed")
+            for tell in list(self.on_close):
+                tell()
 
     # --- inside --------------------------------------------------------------------------------
 
