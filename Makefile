@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test laws check format bench wheel-check clean
+.PHONY: help setup demo test laws fuzz check format docs bench wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,11 @@ laws: $(STAMP)  ## run the property tests with thousands of examples; takes many
 	NATALOG_LAWS_EXAMPLES=$${NATALOG_LAWS_EXAMPLES:-3000} \
 		$(BIN)/python -m pytest -q --timeout 3600 tests/laws
 
+fuzz: $(STAMP)  ## throw mutated bytes at every parser; FUZZ_SECONDS for each of them, 60 by default
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py
+
 check: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,6 +41,9 @@ check: $(STAMP)  ## format, lint, types, layers
 format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)  ## write the documents that are made from the code
+	$(BIN)/python tools/errors_doc.py
 
 bench: $(STAMP)  ## measure transactions and point queries through NATS
 	$(BIN)/python bench/service.py
