@@ -29,7 +29,7 @@ class DatabaseConfig:
     commit_graph: bool = True
     max_string_length: int | None = None
     max_bytes_length: int | None = None
-    max_tuple_slot_length: int | None = None
+    max_tuple_string_length: int | None = None
     value_caps: str | None = None
     store: Any = None
     index: Any = None
@@ -49,7 +49,7 @@ class DatabaseConfig:
                     key=name,
                     value=getattr(self, name),
                 )
-        for name in ("max_string_length", "max_bytes_length", "max_tuple_slot_length"):
+        for name in ("max_string_length", "max_bytes_length", "max_tuple_string_length"):
             bound = getattr(self, name)
             if bound is not None and (type(bound) is not int or bound < 1):
                 raise InvalidConfig(

@@ -24,7 +24,7 @@ from natalog.core.errors import (
     NoHistory,
 )
 from natalog.core.index.attribute import AttributeIndex
-from natalog.core.index.encoding import decode, find, kind_of, order_of
+from natalog.core.index.encoding import decode, decode_one, find, kind_of, order_of
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.tree import OPEN, RowTree
 from natalog.core.index.window import CURRENT, Facts, Instants, Window, select
@@ -66,10 +66,11 @@ class Database:
     def empty(cls, config: DatabaseConfig | None = None, *, lane: int = 0) -> Database:
         """A database without facts."""
         tx0 = TX_BASE + (lane << LANE_BITS)
+        config = config or DatabaseConfig()
         return cls(
-            config=config or DatabaseConfig(),
+            config=config,
             pool=ValuePool(),
-            schema=Schema.empty(),
+            schema=Schema.empty(flexible=config.schema_flexibility == "read"),
             indexes={},
             entities=RowTree.empty(2),
             lane=lane,
@@ -242,6 +243,15 @@ class Database:
         index = self.indexes.get(attr)
         if index is None:
             return []
+        if self.window is CURRENT:
+            rows = index.aevt.with_first(e)
+            count = rows.shape[1]
+            if count == 1:  # most facts are the only one of their kind
+                if rows[3, 0] != OPEN:
+                    return []
+                return [(decode_one(int(rows[1, 0]), index.kind, self.pool), int(rows[2, 0]))]
+            if not count:
+                return []
         found = self.scan_entity(attr, e)
         if not len(found.e):
             return []
@@ -271,6 +281,12 @@ class Database:
         entry = find(value, index.kind, self.pool)
         if entry is None:
             return []
+        if self.window is CURRENT and index.avet is not None:
+            rows = index.avet.with_first(entry)
+            if not rows.shape[1]:
+                return []
+            current: list[int] = rows[1][rows[3] == OPEN].tolist()
+            return current
         found: list[int] = self.scan_value(attr, entry).e.tolist()
         return found if self.window.is_current or len(found) < 2 else sorted(set(found))
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from natalog.core.changes import Purge
-from natalog.core.values import Datom, Keyword, Symbol, kw, make_set, sorted_values, value_key
+from natalog.core.values import Datom, FrozenMap, Keyword, Symbol, kw, make_set, value_key
 
 IDENT: Final = kw("db/ident")
 VALUE_TYPE: Final = kw("db/valueType")
@@ -57,7 +57,7 @@ SHAPE: Final = frozenset(
     }
 )
 """Properties that make an entity with an ident an attribute."""
-PROPERTIES: Final = SHAPE | {IDENT, DOC}
+PROPERTIES: Final = SHAPE | {IDENT, DOC, ENTITY_ATTRS, ENTITY_PREDS}
 """Facts that the schema follows."""
 
 Props = Mapping[Keyword, tuple[Any, ...]]
@@ -70,7 +70,9 @@ Uniqueness = Literal["identity", "value"]
 class Attribute:
     """What an attribute promises.  ``eid`` is the entity that declares it, 0 for system attributes.
 
-    ``value_type`` is the name after ``:db.type/``, None when undeclared (flexibility ``read``).
+    ``value_type`` is the name after ``:db.type/`` of the class that values must have, None where
+    any will do: under flexibility ``read`` only references and tuples are held to their type.
+    ``declared_type`` is the type as declared.
     """
 
     ident: Keyword
@@ -87,6 +89,7 @@ class Attribute:
     tuple_type: str | None = None
     max_length: int | None = None
     preds: tuple[Symbol, ...] = ()
+    declared_type: str | None = None
 
     @property
     def is_ref(self) -> bool:
@@ -140,7 +143,7 @@ class Schema:
     ('string', {:name: 1})
     """
 
-    __slots__ = ("_attributes", "_by_eid", "_props", "composites", "idents", "plans")
+    __slots__ = ("_attributes", "_by_eid", "_props", "composites", "flexible", "idents", "plans")
 
     _props: Mapping[int, Props]
     _attributes: Mapping[Keyword, Attribute]
@@ -149,10 +152,14 @@ class Schema:
     """Every ``:db/ident`` of the database to its entity; also of entities that are no attribute."""
     composites: Mapping[Keyword, tuple[Attribute, ...]]
     """Attribute to the composite tuples that it is a part of."""
+    flexible: bool
+    """Whether undeclared attributes and values of any class are welcome."""
     plans: dict[Keyword, Any]
     """Scratch space of the transaction processor: what it derived from an attribute."""
 
-    def __init__(self, props: Mapping[int, Props], before: Schema | None = None) -> None:
+    def __init__(
+        self, props: Mapping[int, Props], before: Schema | None = None, *, flexible: bool = False
+    ) -> None:
         """``before``: a schema whose attributes are kept, as objects, where their facts are."""
         attributes: dict[Keyword, Attribute] = {}
         by_eid: dict[int, Keyword] = {}
@@ -167,7 +174,7 @@ class Schema:
                 if before is not None and before._props.get(eid) is own:
                     attribute = before._attributes[ident]
                 else:
-                    attribute = attribute_of(eid, own)
+                    attribute = attribute_of(eid, own, flexible=flexible)
                 attributes[ident] = attribute
                 for part in attribute.tuple_attrs or ():
                     composites[part] = (*composites.get(part, ()), attribute)
@@ -176,12 +183,13 @@ class Schema:
         self._by_eid = by_eid
         self.idents = {ident: eid for eid, ident in by_eid.items()}
         self.composites = composites
+        self.flexible = flexible
         self.plans = {}
 
     @classmethod
-    def empty(cls) -> Schema:
-        """The schema of a database without facts."""
-        return cls({})
+    def empty(cls, *, flexible: bool = False) -> Schema:
+        """The schema of a database without facts; ``flexible`` under flexibility ``read``."""
+        return cls({}, flexible=flexible)
 
     def get(self, ident: Keyword) -> Attribute | None:
         """The attribute of this name, the system's included; O(1)."""
@@ -232,7 +240,7 @@ class Schema:
                 props[e] = own
             else:
                 props.pop(e, None)
-        return Schema(props, self)
+        return Schema(props, self, flexible=self.flexible)
 
     def _drop(
         self,
@@ -256,23 +264,26 @@ class Schema:
     # --- what users read ---------------------------------------------------------------------
 
     def read_out(self) -> dict[Keyword, dict[Keyword, Any]]:
-        """``{ident {:db/id n, :db/ident ident, property value ...}}`` of the user's attributes."""
+        """``{ident {:db/id n, :db/ident ident, property value ...}}`` of every ident, in order.
+
+        Idents that name no attribute have no ``:db/valueType``; several values are a list.
+        """
         out: dict[Keyword, dict[Keyword, Any]] = {}
-        for attribute in self.attributes():
-            entry: dict[Keyword, Any] = {DB_ID: attribute.eid}
-            for prop, values in self._props[attribute.eid].items():
-                many = SYSTEM[prop].many
-                entry[prop] = make_set(sorted_values(values)) if many else values[-1]
-            out[attribute.ident] = entry
+        for ident in sorted(self.idents):
+            eid = self.idents[ident]
+            entry: dict[Keyword, Any] = {DB_ID: eid}
+            for prop, values in self._props[eid].items():
+                entry[prop] = list(values) if SYSTEM[prop].many else values[-1]
+            out[ident] = entry
         return out
 
     def reverse_read_out(self) -> dict[Keyword, Any]:
         """Property to the set of the user's attributes that have it.
 
-        ``:db/index`` names all attributes with an index by value.  ``:db/attrTuples`` maps the
-        parts of composite tuples to ``{tuple position}``.
+        ``:db/ident`` names all idents, ``:db/index`` all attributes with an index by value;
+        ``:db/attrTuples`` has ``[part {tuple position}]`` for every part of composite tuples.
         """
-        out: dict[Keyword, Any] = {}
+        out: dict[Keyword, Any] = {IDENT: set(self.idents)} if self.idents else {}
         for attribute in self.attributes():
             for prop in _properties_of(attribute):
                 out.setdefault(prop, set()).add(attribute.ident)
@@ -282,12 +293,16 @@ class Schema:
                 position = (composite.tuple_attrs or ()).index(part)
                 parts.setdefault(part, {})[composite.ident] = position
         if parts:
-            out[kw("db/attrTuples")] = parts
+            out[kw("db/attrTuples")] = make_set(
+                (part, FrozenMap(places)) for part, places in parts.items()
+            )
         return out
 
 
-def attribute_of(eid: int, props: Props) -> Attribute:
+def attribute_of(eid: int, props: Props, *, flexible: bool = False) -> Attribute:
     """The attribute that the schema facts of an entity declare; tolerant of missing properties."""
+    declared = props.get(VALUE_TYPE)
+    kind = declared[-1].name if declared else None
 
     def last(prop: Keyword) -> Any:
         values = props.get(prop)
@@ -302,7 +317,8 @@ def attribute_of(eid: int, props: Props) -> Attribute:
     return Attribute(
         ident=last(IDENT),
         eid=eid,
-        value_type=name(VALUE_TYPE),
+        value_type=kind if not flexible or kind in ("ref", "tuple") else None,
+        declared_type=kind,
         many=last(CARDINALITY) is MANY,
         unique=name(UNIQUE),
         index=last(INDEX) is True,
@@ -318,7 +334,7 @@ def attribute_of(eid: int, props: Props) -> Attribute:
 
 
 def _properties_of(attribute: Attribute) -> list[Keyword]:
-    found = [IDENT]
+    found: list[Keyword] = []
     if attribute.unique is not None:
         found += [UNIQUE, kw(f"db.unique/{attribute.unique}")]
     if attribute.has_avet:

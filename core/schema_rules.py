@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from natalog.core.errors import TransactSchema
-from natalog.core.limits import TUPLE_LENGTH_MAX
 from natalog.core.schema import (
     CARDINALITY,
     IDENT,
@@ -134,24 +133,12 @@ def _check_tuple(attribute: Attribute, schema: Schema) -> None:
             ":db/tupleType, or none of these.",
             attribute=ident,
         )
-    parts = attribute.tuple_attrs if attribute.tuple_attrs is not None else attribute.tuple_types
-    if parts is not None and not 2 <= len(parts) <= TUPLE_LENGTH_MAX:
-        raise TransactSchema(
-            f"{shapes[0]} of {ident} must name 2 to {TUPLE_LENGTH_MAX} elements, not {len(parts)}.",
-            attribute=ident,
-        )
-    for part in attribute.tuple_attrs or ():
+    for part in attribute.tuple_attrs or ():  # one that is declared later is nil until then
         declared = schema.get(part)
-        if declared is None:
-            raise TransactSchema(
-                f":db/tupleAttrs of {ident} names {part}, which is not declared.",
-                attribute=ident,
-                part=part,
-            )
-        if declared.many or declared.tuple_attrs is not None:
+        if declared is not None and (declared.many or declared.value_type == "tuple"):
             raise TransactSchema(
                 f":db/tupleAttrs of {ident} names {part}, which has many values or is itself a "
-                "composite.",
+                "tuple.",
                 attribute=ident,
                 part=part,
             )
@@ -174,7 +161,7 @@ def check_change(
             raise _refused(ident, "it is part of a composite tuple")
         if new is None:
             return
-    if new.value_type != old.value_type:
+    if new.declared_type != old.declared_type:
         _require_unused(old, usage, "given another type")
     shape = (new.tuple_attrs, new.tuple_types, new.tuple_type)
     if shape != (old.tuple_attrs, old.tuple_types, old.tuple_type):
@@ -196,6 +183,8 @@ def check_change(
         raise _refused(ident, "the index of a used attribute stays")
     if new.index and not old.index and not old.has_avet and not backfill and usage.used(ident):
         raise _refused(ident, "an index can be added to a used attribute only with backfill")
+    if new.unique is not None and old.unique is None and new.many:
+        raise _refused(ident, "only an attribute with one value can become unique")
     if new.unique is not None and old.unique is None and usage.used(ident):
         if not backfill:
             raise _refused(ident, "uniqueness can be added to a used attribute only with backfill")

@@ -19,6 +19,7 @@ from natalog.core.errors import TransactMaxLength, TransactSchema, TransactSynta
 from natalog.core.limits import TUPLE_LENGTH_MAX
 from natalog.core.transact.plans import EXACT, Caps, Plan
 from natalog.core.values import (
+    EdnList,
     Float32,
     FrozenMap,
     Int32,
@@ -61,7 +62,14 @@ def stored_value(
         )
     kind = plan.value_type
     if kind is None:
-        return plain(value)
+        found = _MISMATCH
+        declared = plan.attribute.declared_type
+        if text and type(value) is str and declared is not None:
+            found = _of_kind(value, declared, True)
+        found = plain(value) if found is _MISMATCH else found
+        if plan.attribute.max_length is not None and isinstance(found, str | bytes):
+            _check_length(plan, found, None)
+        return found
     if kind == "tuple":
         return _tuple_value(plan, value, text, caps, resolve)
     found = _of_kind(value, kind, text)
@@ -150,9 +158,17 @@ def _milliseconds(at: datetime) -> datetime:
 def _tuple_value(
     plan: Plan, value: Any, text: bool, caps: Caps, resolve: Callable[[Any], int] | None
 ) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or not value:
+        raise TransactSyntax(
+            f"Value {value!r} of {plan.ident} is no tuple with elements.",
+            attribute=plan.ident,
+            value=value,
+        )
+    if isinstance(value, EdnList):
         raise TransactSchema(
-            f"Value {value!r} of {plan.ident} is no tuple.", attribute=plan.ident, value=value
+            f"Value {value!r} of {plan.ident} is a list, not a vector.",
+            attribute=plan.ident,
+            value=value,
         )
     attribute = plan.attribute
     if attribute.tuple_types is not None:
@@ -164,12 +180,8 @@ def _tuple_value(
                 value=value,
             )
         kinds = attribute.tuple_types
-        if all(slot is None for slot in value):
-            raise TransactSyntax(
-                f"A tuple of {plan.ident} needs at least one value.", attribute=plan.ident
-            )
         return tuple(
-            None if slot is None else _slot(plan, slot, kind, text, caps, resolve)
+            _slot(plan, slot, kind, text, caps, resolve)
             for slot, kind in zip(value, kinds, strict=True)
         )
     one = attribute.tuple_type

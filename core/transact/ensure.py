@@ -106,6 +106,7 @@ def check_valid_times(work: Work) -> None:
         if start is not None and end is not None and start >= end:
             raise TransactSyntax(
                 f":db.valid/from of {e} must lie before its :db.valid/to.",
+                type="transact/invalid-valid-times" + ("" if e == work.tx else "-cross-tx"),
                 entity=e,
                 start=start,
                 end=end,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.errors import TransactError, TransactSyntax, TransactUpsert
+from natalog.core.limits import LANE_BITS
 from natalog.core.schema_rules import check_property
 from natalog.core.transact.coerce import is_collection, stored_value
 from natalog.core.transact.ensure import check_value
@@ -69,8 +70,6 @@ def transact_map(work: Work, operation: dict[Any, Any]) -> int | None:
     else:
         for entry, value in pairs:
             assert_entry(work, e, entry, value, operation)
-    if work.pending:
-        flush(work)
     work.depth -= 1
     return e
 
@@ -208,6 +207,8 @@ def _entity_of_map(
             entity=e,
             holder=found[0],
         )
+    if e > work.max_eid and e >> LANE_BITS == work.lane:
+        work.max_eid = e
     return e, False
 
 

@@ -16,7 +16,7 @@ from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.transact import purge
 from natalog.core.transact.functions import function_name
 from natalog.core.transact.maps import additive_entity, assert_one, scalar, transact_map
-from natalog.core.transact.plans import Entry
+from natalog.core.transact.plans import Entry, Plan
 from natalog.core.transact.resolve import (
     find_entity,
     is_tempid,
@@ -38,8 +38,11 @@ FUNCTION_CALLS_MAX: Final = 64
 
 
 def transact_all(work: Work, operations: Sequence[Any]) -> None:
-    """Apply operations in order; nil is skipped."""
+    """Apply operations in order; nil is skipped.  Composites are brought up to date after each."""
+    whole = work.depth == 0
     for operation in operations:
+        if whole and work.pending:
+            flush(work)
         if isinstance(operation, dict):
             transact_map(work, operation)
         elif isinstance(operation, list | tuple):
@@ -188,42 +191,29 @@ def _retract(work: Work, operation: Operation) -> None:
     e = find_entity(work, operation[1], operation, text=type(operation[0]) is str)
     if e is None:
         return
+    if plan.composite:
+        raise _composite(plan, operation)
     value = operation[3] if len(operation) > 3 else None
-    if plan.composite and value is None:
-        raise TransactSyntax(
-            f"{plan.ident} follows its parts and cannot be retracted: {operation!r}.",
-            attribute=plan.ident,
-            operation=list(operation),
-        )
     if value is None:
         for old in list(work.cell(e, plan.ident).values()):
             work.drop(e, plan, old)
         return
-    known = _existing_value(work, entry, value, operation, text)
-    if known is None:
-        return
-    if plan.composite:
-        if value_key(known) in work.cell(e, plan.ident):
-            raise TransactSyntax(
-                f"{plan.ident} follows its parts and cannot be retracted: {operation!r}.",
-                attribute=plan.ident,
-                operation=list(operation),
-            )
-        return
+    known: Any
+    if not plan.ref:
+        known = scalar(work, plan, value, operation, text)
+    elif is_tempid(value) and value in work.tempids:
+        known = work.tempids[value]
+    else:
+        known = known_entity(work, value, operation, text=text)
     work.drop(e, plan, known)
 
 
-def _existing_value(work: Work, entry: Entry, value: Any, operation: Operation, text: bool) -> Any:
-    """The stored form of a value to retract; None for what cannot be stored or names nothing."""
-    plan = entry.plan
-    if plan.ref:
-        if is_tempid(value):
-            return work.tempids.get(value)
-        return find_entity(work, value, operation, text=text)
-    try:
-        return scalar(work, plan, value, operation, text)
-    except TransactError:
-        return None
+def _composite(plan: Plan, operation: Operation) -> TransactSyntax:
+    return TransactSyntax(
+        f"{plan.ident} follows its parts and cannot be changed: {operation!r}.",
+        attribute=plan.ident,
+        operation=list(operation),
+    )
 
 
 def _retract_attribute(work: Work, operation: Operation) -> None:
@@ -234,11 +224,7 @@ def _retract_attribute(work: Work, operation: Operation) -> None:
     if e is None:
         return
     if entry.plan.composite:
-        raise TransactSyntax(
-            f"{entry.plan.ident} follows its parts and cannot be retracted: {operation!r}.",
-            attribute=entry.plan.ident,
-            operation=list(operation),
-        )
+        raise _composite(entry.plan, operation)
     _retract_values(work, e, entry.plan.ident, set())
 
 
@@ -248,7 +234,6 @@ def _retract_entity(work: Work, operation: Operation) -> None:
     e = find_entity(work, operation[1], operation, text=type(operation[0]) is str)
     if e is not None:
         retract_entity(work, e, set())
-        flush(work)
 
 
 def retract_entity(work: Work, e: int, seen: set[int]) -> None:
@@ -304,8 +289,7 @@ def _compare_and_set(work: Work, operation: Operation) -> None:
         new = scalar(work, plan, new, operation, text)
     held = work.cell(e, plan.ident)
     if old is not None:
-        known = _existing_value(work, entry, old, operation, text)
-        matches = known is not None and value_key(known) in held
+        matches = _expected_key(work, entry, old, operation, text) in held
     else:
         matches = not held
     if not matches:
@@ -318,6 +302,16 @@ def _compare_and_set(work: Work, operation: Operation) -> None:
         )
     additive_entity(work, e, operation, text=False)
     assert_one(work, e, plan, new, operation, text)
+
+
+def _expected_key(work: Work, entry: Entry, old: Any, operation: Operation, text: bool) -> Any:
+    """The `value_key` of an expected value; a value of another class equals nothing."""
+    if entry.plan.ref:
+        return known_entity(work, old, operation, text=text)
+    try:
+        return value_key(scalar(work, entry.plan, old, operation, text))
+    except TransactError:
+        return _NOTHING
 
 
 def _shown(values: list[Any], many: bool) -> str:
@@ -379,6 +373,7 @@ def _run(work: Work, name: str, arguments: Sequence[Any]) -> None:
 
 Handler = Callable[["Work", Operation], None]
 _RETRACT: Final = kw("db/retract")
+_NOTHING: Final = object()
 
 _NAMED: Final[dict[str, Handler]] = {
     "db/add": _add,

@@ -41,7 +41,7 @@ class Caps:
         default = config.value_caps is not None
         self.string = config.max_string_length or (VALUE_CAP_DEFAULT if default else None)
         self.bytes = config.max_bytes_length or (VALUE_CAP_DEFAULT if default else None)
-        self.slot = config.max_tuple_slot_length or (TUPLE_SLOT_CAP_DEFAULT if default else None)
+        self.slot = config.max_tuple_string_length or (TUPLE_SLOT_CAP_DEFAULT if default else None)
 
 
 class Plan:

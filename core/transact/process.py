@@ -26,6 +26,7 @@ from natalog.core.values import Keyword, ms_instant, sort_key
 if TYPE_CHECKING:
     from natalog.core.database import Database
 
+_ABSENT: Final = object()
 _DATA_KEYS: Final = ("tx-data", "tx_data", ":tx-data", Keyword("tx-data"))
 _META_KEYS: Final = ("tx-meta", "tx_meta", ":tx-meta", Keyword("tx-meta"))
 
@@ -164,13 +165,15 @@ def _unwrap(
 ) -> tuple[Sequence[Any], Mapping[Any, Any] | None]:
     """The operations and meta data of a transaction in any of its outer forms."""
     if isinstance(tx_data, Mapping):
-        data = next((tx_data[key] for key in _DATA_KEYS if key in tx_data), None)
-        if data is None:
+        data = next((tx_data[key] for key in _DATA_KEYS if key in tx_data), _ABSENT)
+        if data is _ABSENT:
             raise TransactSyntax(
                 "A transaction given as a map needs :tx-data.", keys=[str(key) for key in tx_data]
             )
         inner = next((tx_data[key] for key in _META_KEYS if key in tx_data), None)
         tx_data, tx_meta = data, inner if inner is not None else tx_meta
+    if tx_data is None:
+        tx_data = []
     if tx_meta is not None and not isinstance(tx_meta, Mapping):
         raise TransactSyntax(f"tx-meta is a map, not {tx_meta!r}.", tx_meta=tx_meta)
     if isinstance(tx_data, Set):  # rows of a query; in a fixed order, so that ids are too

@@ -200,6 +200,11 @@ def _plan(work: Work, operation: Operation) -> Plan:
             f"The reverse attribute {operation[2]} has a place only in maps: {operation!r}.",
             attribute=operation[2],
         )
+    if entry.plan.composite:
+        raise TransactSyntax(
+            f"{entry.plan.ident} follows its parts; purge those: {operation!r}.",
+            attribute=entry.plan.ident,
+        )
     return entry.plan
 
 

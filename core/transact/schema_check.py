@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from natalog.core.schema import Schema
@@ -21,11 +22,18 @@ class WorkUsage:
         self._work = work
 
     def used(self, attr: Keyword) -> bool:
+        """Whether a fact is left in the result: in the history if there is one, else now."""
         work = self._work
-        if any(datom[1] is attr for datom in work.datoms):
+        if not work.keep_history:
+            return any(True for _ in self._facts(attr))
+        if any(datom[1] is attr for datom in work.final_datoms()):
             return True
-        past = work.db.history() if work.keep_history else work.db
-        return bool(past.datoms("aevt", [attr], limit=1)) if attr in past.indexes else False
+        past = work.db.history()
+        if not work.purged:
+            return bool(past.datoms("aevt", [attr], limit=1))
+        return any(
+            (d.e, attr, value_key(d.v)) not in work.purged for d in past.datoms("aevt", [attr])
+        )
 
     def crowded(self, attr: Keyword) -> int | None:
         seen: set[int] = set()
@@ -42,14 +50,17 @@ class WorkUsage:
                 return value
         return None
 
-    def _facts(self, attr: Keyword) -> list[tuple[int, Any]]:
+    def _facts(self, attr: Keyword) -> Iterator[tuple[int, Any]]:
         """Every fact of an attribute that holds now; O(facts)."""
         work = self._work
         touched = {e for e, entity in work.cells.items() if attr in entity}
-        facts = [(d.e, d.v) for d in work.db.datoms("aevt", [attr]) if d.e not in touched]
         for e in touched:
-            facts.extend((e, value) for value in work.cells[e][attr].values())
-        return facts
+            for value in work.cells[e][attr].values():
+                yield e, value
+        if attr in work.db.indexes:
+            for d in work.db.datoms("aevt", [attr]):
+                if d.e not in touched:
+                    yield d.e, d.v
 
 
 def refreshed(work: Work) -> Schema:

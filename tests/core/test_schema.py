@@ -59,7 +59,13 @@ def test_any_entity_may_have_an_ident() -> None:
     assert schema.idents == {kw("status/open"): 1}
     assert schema.ident_of(1) is kw("status/open")
     assert schema.get(kw("status/open")) is None
-    assert schema.read_out() == {}
+    assert schema.attributes() == []
+    assert schema.read_out()[kw("status/open")] == {
+        kw("db/id"): 1,
+        kw("db/ident"): kw("status/open"),
+        kw("db/doc"): "not done",
+    }
+    assert schema.reverse_read_out() == {kw("db/ident"): {kw("status/open")}}
 
 
 def test_facts_that_are_no_schema_leave_the_schema_as_it_is() -> None:
@@ -112,7 +118,7 @@ def test_composites_are_listed_under_their_parts() -> None:
         " :db/tupleAttrs [:person/name :person/age]}]",
     )
     assert [c.ident for c in db.schema.composites[kw("person/age")]] == [kw("person/key")]
-    parts = db.schema.reverse_read_out()[kw("db/attrTuples")]
+    parts = dict(db.schema.reverse_read_out()[kw("db/attrTuples")])
     assert parts[kw("person/age")] == {kw("person/key"): 1}
 
 
@@ -164,9 +170,9 @@ def test_whole_declarations_are_accepted(declaration: str) -> None:
         "{:db/ident :a :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one"
         " :db/tupleType :db.type/tuple}",
         "{:db/ident :a :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one"
-        " :db/tupleTypes [:db.type/long]}",
+        " :db/tupleTypes [:db.type/long :nosuch]}",
         "{:db/ident :a :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one"
-        " :db/tupleAttrs [:nosuch :neither]}",
+        " :db/tupleAttrs [:person/name :pair]}",
         "{:db/ident :a :db/valueType :db.type/tuple :db/cardinality :db.cardinality/many"
         " :db/tupleAttrs [:person/name :person/age]}",
         "{:db/ident :a :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one"
@@ -174,8 +180,12 @@ def test_whole_declarations_are_accepted(declaration: str) -> None:
     ],
 )
 def test_broken_declarations_are_refused(declaration: str) -> None:
+    pair = (
+        "[{:db/ident :pair :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one"
+        " :db/tupleType :db.type/long}]"
+    )
     with pytest.raises(TransactSchema):
-        after(after(empty(), PEOPLE), f"[{declaration}]")
+        after(after(after(empty(), PEOPLE), pair), f"[{declaration}]")
 
 
 def test_a_declaration_may_be_written_fact_by_fact_in_any_order() -> None:
@@ -185,6 +195,19 @@ def test_a_declaration_may_be_written_fact_by_fact_in_any_order() -> None:
         ' [:db/add "a" :db/valueType :db.type/long] {:a 5}]',
     )
     assert db.values(2, kw("a")) == [5]
+
+
+def test_under_reading_flexibility_only_references_and_tuples_are_held_to_their_type() -> None:
+    db = after(
+        empty(schema_flexibility="read"),
+        "[{:db/ident :age :db/valueType :db.type/long}"
+        " {:db/ident :boss :db/valueType :db.type/ref}]",
+    )
+    db = after(db, '[{:db/id 5 :age "old"} {:db/id 6 :age 7 :boss 5}]')
+    assert db.values(5, kw("age")) == ["old"]
+    assert db.schema.read_out()[kw("age")][kw("db/valueType")] is kw("db.type/long")
+    with pytest.raises(TransactSchema):
+        after(db, "[{:db/id 6 :boss 2.5}]")
 
 
 def test_reading_flexibility_needs_no_declaration() -> None:

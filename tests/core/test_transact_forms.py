@@ -75,7 +75,7 @@ def test_transaction_data_come_in_several_outer_forms(tx_data: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "tx_data", [5, "text", {"name": "Ines"}, [5], ["text"], [[]], [[9, kw("name"), "x"]], None]
+    "tx_data", [5, "text", {"name": "Ines"}, [5], ["text"], [[]], [[9, kw("name"), "x"]], {}]
 )
 def test_other_outer_forms_are_refused(tx_data: Any) -> None:
     with pytest.raises(TransactSyntax):
@@ -83,9 +83,10 @@ def test_other_outer_forms_are_refused(tx_data: Any) -> None:
 
 
 def test_an_empty_transaction_is_a_transaction() -> None:
-    report = run(DB, "[]")
-    assert report.tx == DB.max_tx + 1
-    assert [d.a for d in report.datoms] == [kw("db/txInstant")]
+    for nothing in ("[]", "nil", "[nil nil]", "{:tx-data nil}"):
+        report = run(DB, nothing)
+        assert report.tx == DB.max_tx + 1
+        assert [d.a for d in report.datoms] == [kw("db/txInstant")]
 
 
 def test_a_view_of_the_past_takes_a_transaction_but_history_does_not() -> None:
@@ -336,9 +337,18 @@ def test_retract_without_a_value_retracts_all() -> None:
 
 
 def test_retracting_what_is_not_there_is_no_fact() -> None:
+    db = run(DB, "[{:db/id 50 :age 5 :boss 1}]").db_after
+    for operation in (":age 6", ":boss 2", ":boss :age", ':note "x"'):
+        assert rows(run(db, f"[[:db/retract 50 {operation}]]")) == []
+
+
+def test_retracting_a_value_of_another_class_is_refused() -> None:
     db = run(DB, "[{:db/id 50 :age 5}]").db_after
-    for value in ("6", "5.0", '"5"', "true"):
-        assert rows(run(db, f"[[:db/retract 50 :age {value}]]")) == []
+    for value in ("5.0", '"5"', "true"):
+        with pytest.raises(TransactSchema):
+            run(db, f"[[:db/retract 50 :age {value}]]")
+    with pytest.raises(EntityIdMissing):
+        run(db, '[[:db/retract 50 :boss [:name "nobody"]]]')
 
 
 def test_retracting_an_undeclared_attribute_is_refused() -> None:

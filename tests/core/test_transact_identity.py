@@ -63,6 +63,14 @@ def test_ids_count_up_and_explicit_ones_raise_the_counter() -> None:
     }
 
 
+def test_an_explicit_id_without_facts_raises_the_counter_too() -> None:
+    assert facts(run(DB, '[{:db/id 90} {:name "a"}]')) == {(91, "name", "a")}
+    assert facts(run(DB, '[[:db/add 10 :boss 90] {:name "a"}]')) == {
+        (10, "boss", 90),
+        (11, "name", "a"),
+    }
+
+
 def test_ids_are_not_used_again() -> None:
     for gone in ("[[:db/retractEntity 10]]", "[[:db.purge/entity 10]]"):
         db = run(run(DB, '[{:name "a"}]').db_after, gone).db_after
