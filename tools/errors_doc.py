@@ -14,10 +14,10 @@ _HEAD = """\
 # Errors
 
 Every error is a subclass of `natalog.NatalogError`. It has a stable `code`, a `type` (a keyword in
-the style of Datahike, written here as in EDN), a sentence that names the offending data, and `data`,
-a map of what was at fault. On the wire it is `{code, error, message, data}`; the client raises the
-same class again. A code that the client does not know becomes a `NatalogError` with the code in
-`data["code"]`.
+the style of Datahike, written here as in EDN), a sentence that names the offending data, and
+`data`, a map of what was at fault. On the wire it is `{code, error, message, data}`; the client
+raises the same class again. A code that the client does not know becomes a `NatalogError` with the
+code in `data["code"]`.
 
 A class inherits the type of the one above it unless it has its own. Catch a class to catch all that
 stand below it.
