@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from natalog.client import Client, Conn, Database, Feed, Timeout, connect
+from natalog.core import errors
 from natalog.core.errors import NatalogError
 from natalog.core.values import Datom, Keyword, Symbol, Tagged, kw
 from natalog.report import Commit, Diff, PublishAck, Rejection, TxReport
@@ -39,5 +40,6 @@ __all__ = [
     "TxReport",
     "__version__",
     "connect",
+    "errors",
     "kw",
 ]
