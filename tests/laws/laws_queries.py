@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +13,7 @@ from natalog.core.values import Keyword
 
 K = Keyword
 NUMBERS = (K("age"), K("score"))
+ONE = sorted({*VALUES} - MANY, key=str)
 RULES = """
 [[(above ?x ?y) [?x :boss ?y]]
  [(above ?x ?y) [?x :boss ?z] (above ?z ?y)]
@@ -24,110 +25,159 @@ RULES = """
 """
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A query, the variables it binds, and whether it needs rules."""
+ATTRIBUTES = sorted(VALUES, key=str)
+PREDICATES = ("<", "<=", ">", ">=", "=", "not=")
 
-    clauses: tuple[str, ...]
-    variables: tuple[str, ...]
-    numbers: tuple[str, ...]
+
+@dataclass
+class Body:
+    """Clauses that bind every variable they use, drawn one after the other.
+
+    ``entities``, ``values`` (with an attribute whose values they have) and ``extra``: variables.
+    """
+
+    draw: Any
+    history: bool
+    clauses: list[str] = field(default_factory=list)
+    entities: list[str] = field(default_factory=list)
+    values: dict[str, Keyword] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
+
+    @property
+    def variables(self) -> list[str]:
+        return list(dict.fromkeys([*self.entities, *self.values, *self.extra]))
+
+    @property
+    def numbers(self) -> list[str]:
+        return [name for name, attr in self.values.items() if attr in NUMBERS]
+
+    def pick(self, choices: Any) -> Any:
+        return self.draw(st.sampled_from(list(choices)))
+
+    def entity(self) -> str:
+        """A variable for an entity, old or new."""
+        name: str = self.pick([*self.entities, *["?a", "?b", "?c"][: len(self.entities) + 1]])
+        if name not in self.entities:
+            self.entities.append(name)
+        return name
+
+    def constant(self, attr: Keyword) -> str:
+        return write(self.pick(VALUES[attr]))
+
+    # clauses ---------------------------------------------------------------------------------
+
+    def pattern(self) -> str:
+        attr = self.pick(ATTRIBUTES)
+        e = self.pick(ENTITIES) if self.pick(range(8)) == 0 else self.entity()
+        shape = self.pick(["variable", "variable", "variable", "constant", "blank", "tx", "join"])
+        if shape == "constant":
+            return f"[{e} {attr} {self.constant(attr)}]"
+        if shape == "blank":
+            return f"[{e} {attr}]"
+        if shape == "join" and self.variables:
+            # any variable, so that columns of different kinds meet
+            return f"[{e} {attr} {self.pick(self.variables)}]"
+        if attr in REFS:
+            term = self.entity()
+        else:
+            known = [name for name, of in self.values.items() if of is attr]
+            term = self.pick([*known, f"?v{len(self.values)}"])
+            self.values.setdefault(term, attr)
+        if shape != "tx":
+            return f"[{e} {attr} {term}]"
+        tx = self.pick(["?t", "?u"])
+        op = self.pick(["", " ?op", " true", " false"]) if self.history else ""
+        self.extra += [tx, "?op"] if op == " ?op" else [tx]
+        return f"[{e} {attr} {term} {tx}{op}]"
+
+    def any_attribute(self) -> str:
+        self.extra.append("?attr")
+        if self.pick([True, False]):
+            return f"[{self.entity()} ?attr]"
+        term = self.pick([*self.variables, "?x"])
+        if term == "?x":
+            self.extra.append("?x")
+        return f"[{self.entity()} ?attr {term}]"
+
+    def predicate(self) -> str:
+        if not self.numbers:
+            return self.equality()
+        right = self.pick([*self.numbers, "1", "7", "1.0", "7.5"])
+        return f"[({self.pick(PREDICATES)} {self.pick(self.numbers)} {right})]"
+
+    def equality(self) -> str:
+        if not self.values:
+            return self.pattern()
+        name = self.pick(sorted(self.values))
+        right = self.pick([self.constant(self.values[name]), *self.variables])
+        return f"[({self.pick(PREDICATES)} {name} {right})]"
+
+    def negation(self) -> str:
+        if not self.variables:
+            return self.pattern()
+        e, attr = self.pick(self.entities or self.variables), self.pick(ATTRIBUTES)
+        match self.pick(range(5)):
+            case 0:
+                return f"(not [{e} {attr} {self.constant(attr)}])"
+            case 1:
+                return f"(not [{e} {attr} {self.pick(self.variables)}])"
+            case 2:
+                return f"(not [{e} {attr}] (not [{e} {self.pick(ATTRIBUTES)}]))"
+            case 3:
+                ref = self.pick(sorted(REFS, key=str))
+                return f"(not-join [{e}] [{e} {ref} ?n] [?n {attr} ?m])"
+            case _:
+                return f"(not [{e} {attr}])"
+
+    def alternatives(self) -> str:
+        e = self.entity()
+        if self.pick([True, False]):
+            attrs = self.draw(st.lists(st.sampled_from(ATTRIBUTES), min_size=1, max_size=3))
+            return f"(or {' '.join(f'[{e} {attr} {self.constant(attr)}]' for attr in attrs)})"
+        refs = self.draw(st.lists(st.sampled_from(sorted(REFS, key=str)), min_size=1, max_size=2))
+        inner = " ".join(f"(and [{e} {attr} ?j] [?j :name ?k])" for attr in refs)
+        return f"(or-join [{e}] {inner} [{e} :active true])"
+
+    def rule(self) -> str:
+        name = self.pick(["above", "linked", "known"])
+        if name == "known":
+            return f"(known {self.entity()})"
+        right = self.pick(ENTITIES) if self.pick(range(4)) == 0 else self.entity()
+        return f"({name} {self.entity()} {right})"
+
+    def computation(self) -> str:
+        made = f"?r{len(self.extra)}"
+        if self.numbers and self.pick([True, False]):
+            name = self.pick(self.numbers)
+            clause = f"[({self.pick('+-*')} {name} {name}) {made}]"
+        elif self.entities:
+            e, attr = self.pick(self.entities), self.pick(ONE)
+            if self.pick([True, False]):
+                return f"[(missing? $ {e} {attr})]"
+            clause = f"[(get-else $ {e} {attr} {self.constant(attr)}) {made}]"
+        else:
+            return self.pattern()
+        self.extra.append(made)
+        return clause
 
 
 @st.composite
-def bodies(draw: Any, history: bool = False) -> Drawn:
-    """Clauses that bind every variable they use."""
-    clauses: list[str] = []
-    entities: list[str] = []
-    values: dict[str, Keyword] = {}
-    extra: list[str] = []
-
-    def entity(fresh: bool = True) -> str:
-        pool = [*entities, *(["?a", "?b", "?c"][: len(entities) + 1] if fresh else [])]
-        name: str = draw(st.sampled_from(pool))
-        if name not in entities:
-            entities.append(name)
-        return name
-
-    def constant(attr: Keyword) -> str:
-        return write(draw(st.sampled_from(VALUES[attr])))
-
-    def pattern() -> str:
-        attr = draw(st.sampled_from(sorted(VALUES, key=str)))
-        e = entity()
-        shape = draw(st.sampled_from(["variable", "variable", "constant", "blank", "tx"]))
-        if shape == "constant":
-            return f"[{e} {attr} {constant(attr)}]"
-        if shape == "blank":
-            return f"[{e} {attr}]"
-        if attr in REFS:
-            term = entity()
-        else:
-            known = [name for name, of in values.items() if of is attr]
-            term = draw(st.sampled_from([*known, f"?v{len(values)}"]))
-            values.setdefault(term, attr)
-        if shape == "tx":
-            tx = draw(st.sampled_from(["?t", "?u"]))
-            extra.append(tx)
-            op = ""
-            if history:
-                op = draw(st.sampled_from(["", " ?op", " true", " false"]))
-                extra.extend(["?op"] if op == " ?op" else [])
-            return f"[{e} {attr} {term} {tx}{op}]"
-        return f"[{e} {attr} {term}]"
-
+def bodies(draw: Any, history: bool = False) -> Body:
+    """One to three patterns and up to three further clauses, in any order."""
+    body = Body(draw, history)
     for _ in range(draw(st.integers(1, 3))):
-        clauses.append(pattern())
-    for kind in draw(
-        st.lists(
-            st.sampled_from(["predicate", "equal", "not", "or", "or-join", "rule", "call", "any"]),
-            max_size=2,
-        )
-    ):
-        numbers = [name for name, of in values.items() if of in NUMBERS]
-        if kind == "predicate" and numbers:
-            op = draw(st.sampled_from(["<", "<=", ">", ">=", "=", "not="]))
-            right = draw(st.sampled_from([*numbers, "1", "7", "1.0", "7.5"]))
-            clauses.append(f"[({op} {draw(st.sampled_from(numbers))} {right})]")
-        elif kind == "equal" and values:
-            name = draw(st.sampled_from(sorted(values)))
-            clauses.append(
-                f"[({draw(st.sampled_from(['=', 'not=']))} {name} {constant(values[name])})]"
-            )
-        elif kind == "not" and entities:
-            attr = draw(st.sampled_from(sorted(VALUES, key=str)))
-            term = draw(st.sampled_from(["_", constant(attr)]))
-            clauses.append(f"(not [{entity(fresh=False)} {attr} {term}])")
-        elif kind == "or":
-            e = entity()
-            branches = [
-                f"[{e} {attr} {constant(attr)}]"
-                for attr in draw(
-                    st.lists(st.sampled_from(sorted(VALUES, key=str)), min_size=1, max_size=3)
-                )
-            ]
-            clauses.append(f"(or {' '.join(branches)})")
-        elif kind == "or-join":
-            e = entity()
-            attrs = draw(st.lists(st.sampled_from(sorted(REFS, key=str)), min_size=1, max_size=2))
-            inner = " ".join(f"(and [{e} {attr} ?j] [?j :name ?k])" for attr in attrs)
-            clauses.append(f"(or-join [{e}] {inner} [{e} :active true])")
-        elif kind == "rule":
-            name = draw(st.sampled_from(["above", "linked", "known"]))
-            args = entity() if name == "known" else f"{entity()} {entity()}"
-            clauses.append(f"({name} {args})")
-        elif kind == "call" and numbers:
-            name = draw(st.sampled_from(numbers))
-            clauses.append(
-                f"[({draw(st.sampled_from(['+', '-', '*']))} {name} {name}) ?r{len(extra)}]"
-            )
-            extra.append(f"?r{len(extra)}")
-        elif kind == "any" and entities:
-            clauses.append(f"[{entity(fresh=False)} ?attr]")
-            extra.append("?attr")
-    order = draw(st.permutations(range(len(clauses))))
-    found = tuple(dict.fromkeys([*entities, *values, *extra]))
-    numbers = tuple(name for name, of in values.items() if of in NUMBERS)
-    return Drawn(tuple(clauses[at] for at in order), found, numbers)
+        body.clauses.append(body.pattern())
+    if not body.variables:
+        body.clauses.append(f"[{body.entity()} :name]")
+    further = [
+        *(body.predicate, body.negation, body.alternatives, body.rule, body.equality),
+        *([] if history else [body.computation]),
+        body.any_attribute,
+    ]
+    for make in draw(st.lists(st.sampled_from(further), max_size=3)):
+        body.clauses.append(make())
+    body.clauses = draw(st.permutations(body.clauses))
+    return body
 
 
 @st.composite

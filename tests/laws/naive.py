@@ -251,6 +251,14 @@ class _Evaluation:
     def _call(self, clause: list[Any], binding: Binding) -> Iterator[Binding]:
         call, *result = clause
         name = call[0].text
+        if name in ("missing?", "get-else"):
+            e, attr = binding[call[2]], call[3]
+            held = [row[2] for row in self.rows[call[1]] if row[0] == e and row[1] is attr]
+            if result:
+                yield from _unified([(result[0], held[0] if held else call[4])], binding)
+            elif not held:
+                yield binding
+            return
         args = [binding[term] if _is_variable(term) else term for term in call[1:]]
         if not result:
             if _compare(name, *args):
