@@ -18,6 +18,7 @@ from uuid import UUID
 from natalog.core.errors import TransactMaxLength, TransactSchema, TransactSyntax
 from natalog.core.limits import TUPLE_LENGTH_MAX
 from natalog.core.transact.plans import EXACT, Caps, Plan
+from natalog.core.transact.shown import brief, shown
 from natalog.core.values import (
     EdnList,
     Float32,
@@ -75,9 +76,9 @@ def stored_value(
     found = _of_kind(value, kind, text)
     if found is _MISMATCH:
         raise TransactSchema(
-            f"Value {value!r} of {plan.ident} is no {kind}.",
+            f"Value {shown(value)} of {plan.ident} is no {kind}.",
             attribute=plan.ident,
-            value=value,
+            value=brief(value),
             value_type=kind,
         )
     if kind == "string" or kind == "bytes":
@@ -160,24 +161,24 @@ def _tuple_value(
 ) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise TransactSyntax(
-            f"Value {value!r} of {plan.ident} is no tuple with elements.",
+            f"Value {shown(value)} of {plan.ident} is no tuple with elements.",
             attribute=plan.ident,
-            value=value,
+            value=brief(value),
         )
     if isinstance(value, EdnList):
         raise TransactSchema(
-            f"Value {value!r} of {plan.ident} is a list, not a vector.",
+            f"Value {shown(value)} of {plan.ident} is a list, not a vector.",
             attribute=plan.ident,
-            value=value,
+            value=brief(value),
         )
     attribute = plan.attribute
     if attribute.tuple_types is not None:
         if len(value) != len(attribute.tuple_types):
             raise TransactSyntax(
                 f"A tuple of {plan.ident} has {len(attribute.tuple_types)} elements, "
-                f"not {len(value)}: {value!r}.",
+                f"not {len(value)}: {shown(value)}.",
                 attribute=plan.ident,
-                value=value,
+                value=brief(value),
             )
         kinds = attribute.tuple_types
         return tuple(
@@ -189,7 +190,7 @@ def _tuple_value(
         raise TransactSyntax(
             f"A tuple of {plan.ident} has at most {TUPLE_LENGTH_MAX} elements, not {len(value)}.",
             attribute=plan.ident,
-            value=value,
+            value=brief(value),
         )
     if one is None:
         return tuple(plain(slot) for slot in value)
@@ -209,9 +210,9 @@ def _slot(
     found = _MISMATCH if slot is None else _of_kind(slot, "long" if kind == "ref" else kind, text)
     if found is _MISMATCH:
         raise TransactSyntax(
-            f"Element {slot!r} of a tuple of {plan.ident} is no {kind}.",
+            f"Element {shown(slot)} of a tuple of {plan.ident} is no {kind}.",
             attribute=plan.ident,
-            value=slot,
+            value=brief(slot),
             value_type=kind,
         )
     if caps.slot is not None and isinstance(found, str | bytes) and len(found) > caps.slot:
@@ -244,7 +245,9 @@ def plain(value: Any) -> Any:
         return frozenset(value)
     if isinstance(value, _STORABLE):
         return value
-    raise TransactSchema(f"Value {value!r} is of no class that can be stored.", value=repr(value))
+    raise TransactSchema(
+        f"Value {shown(value)} is of no class that can be stored.", value=repr(value)
+    )
 
 
 def is_collection(value: Any) -> bool:

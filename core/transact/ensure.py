@@ -11,6 +11,7 @@ from natalog.core.errors import (
     TransactSyntax,
 )
 from natalog.core.schema import ENTITY_ATTRS, ENTITY_PREDS, IDENT, VALID_FROM, VALID_TO
+from natalog.core.transact.shown import brief, shown
 from natalog.core.values import Keyword, sorted_values
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def check_value(work: Work, plan: Plan, value: Any) -> None:
             )
         if not predicate(value):
             raise TransactPredicate(
-                f"The predicate {name} refuses {value!r} for {plan.ident}.",
+                f"The predicate {name} refuses {shown(value)} for {plan.ident}.",
                 attribute=plan.ident,
                 predicate=name,
-                value=value,
+                value=brief(value),
             )
 
 
@@ -49,7 +50,9 @@ def check_specs(work: Work) -> list[tuple[int, Keyword, Any]]:
     for e, raw in work.ensures:
         spec = Keyword(raw) if type(raw) is str and raw.lstrip(":") else raw
         if type(spec) is not Keyword:
-            raise TransactSyntax(f":db/ensure takes the ident of a spec, not {raw!r}.", spec=raw)
+            raise TransactSyntax(
+                f":db/ensure takes the ident of a spec, not {shown(raw)}.", spec=raw
+            )
         holder = work.holder(IDENT, spec)
         if holder is None:
             raise EntityIdMissing(f"There is no entity spec {spec}.", entity=spec)

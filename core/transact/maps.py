@@ -19,6 +19,7 @@ from natalog.core.transact.resolve import (
     reference,
     target_entity,
 )
+from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tempids import Identity, allocate, claimed, entity_of, upsert
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Datom, Keyword, is_long, kw, value_key
@@ -120,9 +121,9 @@ def assert_one(work: Work, e: int, plan: Plan, value: Any, operation: Any, text:
     else:
         if plan.composite:
             raise TransactSyntax(
-                f"{plan.ident} follows its parts and cannot be written: {operation!r}.",
+                f"{plan.ident} follows its parts and cannot be written: {shown(operation)}.",
                 attribute=plan.ident,
-                operation=operation,
+                operation=shown(operation),
             )
         if type(value) is not plan.exact or plan.value_type == "long":
             value = scalar(work, plan, value, operation, text)
@@ -201,7 +202,7 @@ def _entity_of_map(
     e = target_entity(work, raw, operation, text=type(raw) is str)
     if found is not None and found[0] != e:
         raise TransactUpsert(
-            f"{found[1][0]} of {operation!r} belongs to entity {found[0]}, "
+            f"{found[1][0]} of {shown(operation)} belongs to entity {found[0]}, "
             f"but the map is about entity {e}.",
             attribute=found[1][0],
             entity=e,
@@ -262,10 +263,10 @@ def _merge(
         return found
     if found is not None and found[0] != holder:
         raise TransactUpsert(
-            f"{attr} {value!r} belongs to entity {holder}, but {found[1][0]} of the same map "
+            f"{attr} {shown(value)} belongs to entity {holder}, but {found[1][0]} of the same map "
             f"belongs to entity {found[0]}.",
             attribute=attr,
-            value=value,
+            value=brief(value),
             entities=[found[0], holder],
         )
     return found or (holder, identity)

@@ -24,6 +24,7 @@ from natalog.core.transact.resolve import (
     known_entity,
     reference,
 )
+from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tempids import upsert
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Datom, Keyword, is_long, kw, value_key
@@ -49,8 +50,8 @@ def transact_all(work: Work, operations: Sequence[Any]) -> None:
             transact_vector(work, operation)
         elif operation is not None:
             raise TransactSyntax(
-                f"{operation!r} is no operation; a map or a vector is expected.",
-                operation=operation,
+                f"{shown(operation)} is no operation; a map or a vector is expected.",
+                operation=shown(operation),
             )
 
 
@@ -61,7 +62,7 @@ def transact_vector(work: Work, operation: Operation) -> None:
         _add(work, (":db/add", e, a, v, tx)) if added else _retract(work, (_RETRACT, e, a, v))
         return
     if not operation:
-        raise TransactSyntax("An empty vector is no operation.", operation=list(operation))
+        raise TransactSyntax("An empty vector is no operation.", operation=shown(operation))
     name = operation[0]
     try:
         handler = _HANDLERS.get(name)
@@ -74,7 +75,9 @@ def transact_vector(work: Work, operation: Operation) -> None:
     if called is not None and called in work.functions.transaction:
         _run(work, called, operation[1:])
         return
-    raise TransactSyntax(f"{name!r} is no operation: {operation!r}.", operation=list(operation))
+    raise TransactSyntax(
+        f"{name!r} is no operation: {shown(operation)}.", operation=shown(operation)
+    )
 
 
 # --- adding --------------------------------------------------------------------------------------
@@ -143,7 +146,9 @@ def _check_transaction(work: Work, tx: Any, operation: Operation) -> None:
         own = tx >> LANE_BITS == work.tx >> LANE_BITS
         if not own or tx <= work.tx:
             return
-    raise TransactSyntax(f"{tx!r} is no transaction: {operation!r}.", operation=list(operation))
+    raise TransactSyntax(
+        f"{tx!r} is no transaction: {shown(operation)}.", operation=shown(operation)
+    )
 
 
 def _attribute(work: Work, operation: Operation, *, asserted: bool) -> tuple[Entry, bool]:
@@ -155,28 +160,30 @@ def _attribute(work: Work, operation: Operation, *, asserted: bool) -> tuple[Ent
     raw = operation[2]
     if raw is None:
         raise TransactSyntax(
-            f"nil is no attribute: {operation!r}.", attribute=raw, operation=list(operation)
+            f"nil is no attribute: {shown(operation)}.",
+            attribute=brief(raw),
+            operation=shown(operation),
         )
     keyword_language = type(operation[0]) is Keyword
     if asserted and keyword_language and work.write and type(raw) is str and raw[:1] != ":":
         raise TransactSchema(
-            f"Attribute {raw!r} is not declared: {operation!r}.",
-            attribute=raw,
-            operation=list(operation),
+            f"Attribute {shown(raw)} is not declared: {shown(operation)}.",
+            attribute=brief(raw),
+            operation=shown(operation),
         )
     entry = work.entry(raw, operation)
     if entry.reverse:
         raise TransactSyntax(
-            f"The reverse attribute {raw} has a place only in maps: {operation!r}.",
-            attribute=raw,
-            operation=list(operation),
+            f"The reverse attribute {raw} has a place only in maps: {shown(operation)}.",
+            attribute=brief(raw),
+            operation=shown(operation),
         )
     return entry, entry.text and not keyword_language
 
 
 def _size(operation: Operation, form: str) -> TransactSyntax:
     return TransactSyntax(
-        f"{operation!r} does not have the form {form}.", operation=list(operation)
+        f"{shown(operation)} does not have the form {form}.", operation=shown(operation)
     )
 
 
@@ -210,9 +217,9 @@ def _retract(work: Work, operation: Operation) -> None:
 
 def _composite(plan: Plan, operation: Operation) -> TransactSyntax:
     return TransactSyntax(
-        f"{plan.ident} follows its parts and cannot be changed: {operation!r}.",
+        f"{plan.ident} follows its parts and cannot be changed: {shown(operation)}.",
         attribute=plan.ident,
-        operation=list(operation),
+        operation=shown(operation),
     )
 
 
@@ -294,10 +301,10 @@ def _compare_and_set(work: Work, operation: Operation) -> None:
         matches = not held
     if not matches:
         raise TransactCas(
-            f"{plan.ident} of {e} is {_shown(list(held.values()), plan.many)}, not {old!r}.",
+            f"{plan.ident} of {e} is {_shown(list(held.values()), plan.many)}, not {shown(old)}.",
             entity=e,
             attribute=plan.ident,
-            expected=old,
+            expected=brief(old),
             found=list(held.values()),
         )
     additive_entity(work, e, operation, text=False)
@@ -329,7 +336,8 @@ def _call(work: Work, operation: Operation) -> None:
     name = function_name(operation[1])
     if name is None or name not in work.functions.transaction:
         raise TransactSyntax(
-            f"No transaction function {operation[1]!r} is registered.", function=str(operation[1])
+            f"No transaction function {shown(operation[1])} is registered.",
+            function=shown(operation[1]),
         )
     _run(work, name, operation[2:])
 
@@ -360,7 +368,7 @@ def _run(work: Work, name: str, arguments: Sequence[Any]) -> None:
         return
     if not isinstance(produced, list | tuple):
         raise TransactSyntax(
-            f"The transaction function {name} returned {produced!r}, which is no list of "
+            f"The transaction function {name} returned {shown(produced)}, which is no list of "
             "operations.",
             function=name,
         )

@@ -9,6 +9,7 @@ from uuid import UUID
 from natalog.core.config import DatabaseConfig
 from natalog.core.errors import TransactSyntax
 from natalog.core.schema import PROPERTIES, SYSTEM, TX_INSTANT, Attribute, Schema
+from natalog.core.transact.shown import brief, shown
 from natalog.core.values import Keyword, Symbol
 
 EXACT: Final[dict[str, type]] = {
@@ -119,9 +120,9 @@ def keyword_of(raw: Any, operation: Any) -> Keyword:
     if type(raw) is str and raw not in ("", ":"):
         return Keyword(raw)
     raise TransactSyntax(
-        f"{raw!r} is no attribute in {operation!r}; a keyword or a string is expected.",
-        attribute=raw,
-        operation=operation,
+        f"{shown(raw)} is no attribute in {shown(operation)}; a keyword or a string is expected.",
+        attribute=brief(raw),
+        operation=shown(operation),
     )
 
 

@@ -18,6 +18,7 @@ from natalog.core.transact.plans import SYSTEM_ENTRIES
 from natalog.core.transact.report import TxReport
 from natalog.core.transact.resolve import CURRENT_TX
 from natalog.core.transact.schema_check import check_declarations
+from natalog.core.transact.shown import shown
 from natalog.core.transact.state import Work
 from natalog.core.transact.tempids import Bindings, StartAgain, foresee
 from natalog.core.transact.tuples import check_expected, flush
@@ -175,11 +176,12 @@ def _unwrap(
     if tx_data is None:
         tx_data = []
     if tx_meta is not None and not isinstance(tx_meta, Mapping):
-        raise TransactSyntax(f"tx-meta is a map, not {tx_meta!r}.", tx_meta=tx_meta)
+        raise TransactSyntax(f"tx-meta is a map, not {shown(tx_meta)}.", tx_meta=shown(tx_meta))
     if isinstance(tx_data, Set):  # rows of a query; in a fixed order, so that ids are too
         return sorted(tx_data, key=sort_key), tx_meta
     if isinstance(tx_data, list | tuple) and not hasattr(tx_data, "_fields"):
         return tx_data, tx_meta
     raise TransactSyntax(
-        f"Transaction data are a sequence of operations, not {tx_data!r}.", tx_data=tx_data
+        f"Transaction data are a sequence of operations, not {shown(tx_data)}.",
+        tx_data=shown(tx_data),
     )

@@ -23,6 +23,7 @@ from natalog.core.index.tree import OPEN
 from natalog.core.schema import IDENT, TX_INSTANT
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.resolve import CURRENT_TX, current_tx, find_entity, is_tempid, lookup
+from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Keyword, instant_ms, value_key
 
@@ -103,7 +104,7 @@ def purge_before(work: Work, operation: Operation) -> None:
             at = None
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise TransactSyntax(
-            f"{operation!r} needs an instant with a time zone.", operation=list(operation)
+            f"{shown(operation)} needs an instant with a time zone.", operation=shown(operation)
         )
     cutoff = instant_ms(at)
     for e, attr, value in _closed_before(past.current(), cutoff):
@@ -197,12 +198,12 @@ def _plan(work: Work, operation: Operation) -> Plan:
     entry = work.entry(operation[2], operation)
     if entry.reverse:
         raise TransactSyntax(
-            f"The reverse attribute {operation[2]} has a place only in maps: {operation!r}.",
+            f"The reverse attribute {operation[2]} has a place only in maps: {shown(operation)}.",
             attribute=operation[2],
         )
     if entry.plan.composite:
         raise TransactSyntax(
-            f"{entry.plan.ident} follows its parts; purge those: {operation!r}.",
+            f"{entry.plan.ident} follows its parts; purge those: {shown(operation)}.",
             attribute=entry.plan.ident,
         )
     return entry.plan
@@ -212,7 +213,7 @@ def _entity(work: Work, past: Database, operation: Operation) -> int:
     found = _named(work, past, operation[1], operation)
     if found is None:
         raise TransactPurge(
-            f"Nothing has or had the id {operation[1]!r}; there is nothing to purge.",
+            f"Nothing has or had the id {shown(operation[1])}; there is nothing to purge.",
             entity=operation[1],
         )
     return found
@@ -228,11 +229,13 @@ def _named(work: Work, past: Database, raw: Any, operation: Operation) -> int | 
             raw = Keyword(raw)
         else:
             raise TransactSyntax(
-                f"Temporary id {raw!r} has no place in {operation!r}.",
-                operation=list(operation),
+                f"Temporary id {shown(raw)} has no place in {shown(operation)}.",
+                operation=shown(operation),
             )
     if raw is None or type(raw) is bool:
-        raise EntityIdSyntax(f"{raw!r} is no entity id: {operation!r}.", entity=raw)
+        raise EntityIdSyntax(
+            f"{shown(raw)} is no entity id: {shown(operation)}.", entity=brief(raw)
+        )
     if type(raw) is int or raw is CURRENT_TX:
         return find_entity(work, raw, operation)
     if type(raw) is Keyword:
@@ -253,7 +256,7 @@ def _named(work: Work, past: Database, raw: Any, operation: Operation) -> int | 
         except TransactError:
             return None
         return _latest(past, entry.plan.ident, value)
-    raise EntityIdSyntax(f"{raw!r} is no entity id: {operation!r}.", entity=raw)
+    raise EntityIdSyntax(f"{shown(raw)} is no entity id: {shown(operation)}.", entity=brief(raw))
 
 
 def _latest(past: Database, attr: Keyword, value: Any) -> int | None:
@@ -271,5 +274,5 @@ def _latest(past: Database, attr: Keyword, value: Any) -> int | None:
 
 def _size(operation: Operation, form: str) -> TransactSyntax:
     return TransactSyntax(
-        f"{operation!r} does not have the form {form}.", operation=list(operation)
+        f"{shown(operation)} does not have the form {form}.", operation=shown(operation)
     )

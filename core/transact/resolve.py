@@ -19,6 +19,7 @@ from natalog.core.errors import (
 from natalog.core.limits import LANE_BITS, LONG_MAX, TX_BASE
 from natalog.core.schema import IDENT
 from natalog.core.transact.coerce import stored_value
+from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tempids import entity_of
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Keyword, kw
@@ -74,9 +75,10 @@ def find_entity(work: Work, raw: Any, operation: Any, *, text: bool = False) -> 
     elif isinstance(raw, list | tuple):
         return lookup(work, raw, text=text)
     raise EntityIdSyntax(
-        f"{raw!r} is no entity id; a number, an ident or a lookup ref is expected: {operation!r}.",
-        entity=raw,
-        operation=operation,
+        f"{shown(raw)} is no entity id; a number, an ident or a lookup ref is expected: "
+        f"{shown(operation)}.",
+        entity=brief(raw),
+        operation=shown(operation),
     )
 
 
@@ -84,7 +86,7 @@ def known_entity(work: Work, raw: Any, operation: Any, *, text: bool = False) ->
     """As `find_entity`; raises `EntityIdMissing` for what names nothing."""
     found = find_entity(work, raw, operation, text=text)
     if found is None:
-        raise EntityIdMissing(f"Nothing has the entity id {raw!r}.", entity=raw)
+        raise EntityIdMissing(f"Nothing has the entity id {shown(raw)}.", entity=brief(raw))
     return found
 
 
@@ -102,7 +104,7 @@ def target_entity(work: Work, raw: Any, operation: Any, *, text: bool, diff: boo
     raise EntityIdSyntax(
         f"{e} lies in the range of transaction ids and is no transaction of this database.",
         entity=e,
-        operation=operation,
+        operation=shown(operation),
     )
 
 
@@ -114,16 +116,18 @@ def is_transaction_id(number: int) -> bool:
 def lookup(work: Work, ref: Any, *, text: bool = False) -> int | None:
     """The entity that the lookup ref ``[attribute value]`` names now, None if there is none."""
     if len(ref) != 2:
-        raise LookupRefSyntax(f"Lookup ref {ref!r} must have two elements.", ref=ref)
+        raise LookupRefSyntax(f"Lookup ref {shown(ref)} must have two elements.", ref=brief(ref))
     raw, value = ref
     if type(raw) is not Keyword and (type(raw) is not str or not raw):
-        raise LookupRefSyntax(f"Lookup ref {ref!r} must begin with an attribute.", ref=ref)
+        raise LookupRefSyntax(
+            f"Lookup ref {shown(ref)} must begin with an attribute.", ref=brief(ref)
+        )
     try:
         entry = work.entry(raw, ref)
     except TransactError:
         entry = None
     if entry is None or entry.reverse or not entry.plan.unique:
-        raise LookupRefUnique(f"Lookup ref {ref!r} needs a unique attribute.", ref=ref)
+        raise LookupRefUnique(f"Lookup ref {shown(ref)} needs a unique attribute.", ref=brief(ref))
     plan = entry.plan
     if value is None:
         return None
@@ -178,13 +182,16 @@ def reference(work: Work, plan: Plan, raw: Any, operation: Any, *, text: bool) -
             f"Attribute {plan.ident} was given nil, which is no value.", attribute=plan.ident
         )
     raise TransactSchema(
-        f"Value {raw!r} of {plan.ident} names no entity.", attribute=plan.ident, value=raw
+        f"Value {shown(raw)} of {plan.ident} names no entity.",
+        attribute=plan.ident,
+        value=brief(raw),
     )
 
 
 def _misplaced(raw: Any, operation: Any) -> TransactSyntax:
     return TransactSyntax(
-        f"Temporary id {raw!r} has no place in {operation!r}; only additions may use one.",
+        f"Temporary id {shown(raw)} has no place in {shown(operation)}; "
+        "only additions may use one.",
         tempid=raw,
-        operation=operation,
+        operation=shown(operation),
     )

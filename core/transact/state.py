@@ -28,6 +28,7 @@ from natalog.core.transact.plans import (
     straight,
 )
 from natalog.core.transact.schema_check import refreshed
+from natalog.core.transact.shown import brief, shown
 from natalog.core.values import Datom, Keyword, instant_ms, value_key
 
 if TYPE_CHECKING:
@@ -149,16 +150,16 @@ class Work:
                 return found
         if ident.text in ("db/id", "db/ensure"):
             raise TransactSyntax(
-                f"{ident} is no attribute; it has a place only in maps: {operation!r}.",
+                f"{ident} is no attribute; it has a place only in maps: {shown(operation)}.",
                 attribute=ident,
             )
         back = straight(ident)
         plan = plan_of(self.schema, back or ident, self.caps, write=self.write)
         if plan is None:
             raise TransactSchema(
-                f"Attribute {back or ident} is not declared: {operation!r}.",
+                f"Attribute {back or ident} is not declared: {shown(operation)}.",
                 attribute=back or ident,
-                operation=operation,
+                operation=shown(operation),
             )
         if back is not None and not plan.ref:
             raise TransactSyntax(
@@ -245,9 +246,9 @@ class Work:
                 return
             if held is not None:
                 raise TransactUnique(
-                    f"{attr} {value!r} is taken by entity {held}; entity {e} cannot have it.",
+                    f"{attr} {shown(value)} is taken by entity {held}; entity {e} cannot have it.",
                     attribute=attr,
-                    value=value,
+                    value=brief(value),
                     entity=e,
                     holder=held,
                 )

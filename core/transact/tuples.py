@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from natalog.core.errors import TransactSyntax
+from natalog.core.transact.shown import brief, shown
 from natalog.core.values import value_key
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def check_expected(work: Work) -> None:
     for e, plan, value in work.expected:
         if value_key(value) not in work.cell(e, plan.ident):
             raise TransactSyntax(
-                f"{plan.ident} of {e} follows its parts and cannot be set to {value!r}.",
+                f"{plan.ident} of {e} follows its parts and cannot be set to {shown(value)}.",
                 attribute=plan.ident,
-                value=value,
+                value=brief(value),
                 entity=e,
             )

@@ -480,3 +480,16 @@ def test_the_caller_keeps_what_it_wrote() -> None:
     process(DB, [operation], {"note": "x"}, now_ms=0)
     assert operation == written
     assert isinstance(next(iter(operation)), str) and not isinstance(next(iter(operation)), Keyword)
+
+
+def test_errors_stay_short_however_long_the_data() -> None:
+    for operation in (
+        {"age": "x" * 100_000},
+        {"nosuch": list(range(100_000))},
+        ["db/add", 50, "age", ["y" * 100_000]],
+        ["db/nosuch", *range(100_000)],
+    ):
+        with pytest.raises(NatalogError) as caught:
+            process(DB, [operation], now_ms=0)
+        assert len(str(caught.value)) < 1000
+        assert len(repr(caught.value.data)) < 1000
