@@ -105,7 +105,7 @@ class StreamReader:
 
     def _take(self, batch: list[Stored]) -> tuple[list[Stored], bool]:
         """The messages that follow, and whether one is missing behind them."""
-        handed = []
+        handed: list[Stored] = []
         for message in batch:
             if message.seq < self._next:
                 continue
