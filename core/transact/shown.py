@@ -12,7 +12,7 @@ def shown(data: Any) -> str:
     """The data as text, cut off where it gets long.
 
     >>> shown([1] * 1000)[-12:]
-    '1, 1, 1, ...'
+    ', 1, 1, 1...'
     """
     if isinstance(data, str | bytes) and len(data) > SHOWN_LENGTH_MAX:
         data = data[:SHOWN_LENGTH_MAX]
