@@ -101,7 +101,24 @@ class RowTree:
 
     def with_first(self, k1: int) -> Ints:
         """The rows whose first column is ``k1``.  O(log n + rows)."""
-        return self.between((k1,), (k1,))
+        fences = self.fences
+        first = bisect_left(fences, (k1,)) - 1  # the leaf before may end with rows of the key
+        if first < 0:
+            first = 0
+        if first + 1 < len(fences) and fences[first + 1][0] <= k1:
+            return self.between((k1,), (k1,))
+        if not fences:
+            return self._join([])
+        leaf = self.leaves[first]
+        column = leaf[0]
+        low = column.searchsorted(k1)
+        high = low + 1
+        size = len(column)
+        if low == size or column[low] != k1:
+            high = low
+        elif high < size and column[high] == k1:
+            high = column.searchsorted(k1, "right")
+        return leaf[:, low:high]
 
     def with_both(self, k1: int, k2: int) -> Ints:
         """The rows whose first two columns are ``k1, k2``.  O(log n + rows)."""
