@@ -87,6 +87,7 @@ class Transport:
         self._tokens = itertools.count(1)
         self._last_error: Exception | None = None
         self._closed = False
+        self._connected = asyncio.Event()
         self.on_close: set[Callable[[], None]] = set()
         """Called once when the connection is closed for good."""
 
@@ -116,6 +117,7 @@ class Transport:
                     pending_size=_PENDING_BYTES_MAX,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_disconnect,
                     **options,
                 )
@@ -130,6 +132,7 @@ class Transport:
         self._nats.options["max_reconnect_attempts"] = -1
         self._nats.options["reconnect_time_wait"] = 0.2
         self._last_error = None
+        self._connected.set()
         await self._nats.subscribe(
             f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
         )
@@ -153,12 +156,21 @@ class Transport:
         self._check(subject, len(payload))
         token = str(next(self._tokens))
         waiter = _Waiter(asyncio.get_running_loop().create_future())
-        self._waiting[token] = waiter
         try:
             async with asyncio.timeout(timeout_s):
+                if not self._nats.is_connected:
+                    # nats-py would keep the message and send it when its sender has given up
+                    await self._connected.wait()
+                self._waiting[token] = waiter
                 await self._send(subject, payload, f"{self._inbox}.{token}", headers)
                 reply = await waiter.future
         except TimeoutError:
+            if not self._connected.is_set():
+                raise Unavailable(
+                    f"the connection to NATS has been down for {timeout_s:g} s",
+                    subject=subject,
+                    delivered=None if token in self._waiting else False,
+                ) from None
             got = len(waiter.parts)
             raise DeadlineExceeded(
                 f"no answer from {subject} within {timeout_s:g} s"
@@ -167,7 +179,7 @@ class Transport:
                 timeout_s=timeout_s,
             ) from None
         finally:
-            del self._waiting[token]
+            self._waiting.pop(token, None)
         if reply.headers.get("Status") == "503" and not reply.data:
             raise Unavailable(
                 f"nobody serves {subject}; is the natalog service running?",
@@ -212,6 +224,7 @@ class Transport:
         """Close the connection; requests that still wait hear `Unavailable`."""
         if not self._closed:
             self._closed = True
+            self._connected.set()
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
                 async with asyncio.timeout(2):
                     await self._nats.close()
@@ -256,7 +269,11 @@ class Transport:
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
 
+    async def _on_reconnect(self) -> None:
+        self._connected.set()
+
     async def _on_disconnect(self) -> None:
+        self._connected.clear()
         self._fail_waiting("the connection to NATS was lost while waiting for the answer")
 
     def _fail_waiting(self, why: str) -> None:
