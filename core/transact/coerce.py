@@ -8,7 +8,7 @@ or decimal that the attribute declares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -29,6 +29,7 @@ from natalog.core.values import (
     instant_ms,
     is_long,
     ms_instant,
+    sort_key,
 )
 
 _MISMATCH: Final = object()
@@ -73,7 +74,7 @@ def stored_value(
         return found
     if kind == "tuple":
         return _tuple_value(plan, value, text, caps, resolve)
-    found = _of_kind(value, kind, text)
+    found = _of_kind(value, kind, text, bare=plan.schema)
     if found is _MISMATCH:
         raise TransactSchema(
             f"Value {shown(value)} of {plan.ident} is no {kind}.",
@@ -99,8 +100,11 @@ def _check_length(plan: Plan, value: str | bytes, cap: int | None) -> None:
         )
 
 
-def _of_kind(value: Any, kind: str, text: bool) -> Any:
-    """``value`` as a stored value of the type ``kind``, or ``_MISMATCH``."""
+def _of_kind(value: Any, kind: str, text: bool, *, bare: bool = False) -> Any:
+    """``value`` as a stored value of the type ``kind``, or ``_MISMATCH``.
+
+    ``bare``: text names a keyword also without a colon, as in a declaration written in strings.
+    """
     if type(value) is EXACT.get(kind):
         return value if kind != "long" or is_long(value) else _MISMATCH
     if kind == "instant":
@@ -130,6 +134,8 @@ def _of_kind(value: Any, kind: str, text: bool) -> Any:
     elif kind == "keyword" and type(value) is str and len(value) > 1 and value[0] == ":":
         return Keyword(value)
     if text and type(value) is str:
+        if kind == "keyword" and bare and value not in ("", ":"):
+            return Keyword(value)
         return _from_text(value, kind)
     return _MISMATCH
 
@@ -207,7 +213,9 @@ def _slot(
 ) -> Any:
     if kind == "ref" and resolve is not None and slot is not None:
         return resolve(slot)
-    found = _MISMATCH if slot is None else _of_kind(slot, "long" if kind == "ref" else kind, text)
+    found = _MISMATCH
+    if slot is not None:
+        found = _of_kind(slot, "long" if kind == "ref" else kind, text, bare=plan.schema)
     if found is _MISMATCH:
         raise TransactSyntax(
             f"Element {shown(slot)} of a tuple of {plan.ident} is no {kind}.",
@@ -253,6 +261,11 @@ def plain(value: Any) -> Any:
 def is_collection(value: Any) -> bool:
     """Whether a map's value under a many-valued attribute stands for several values."""
     return isinstance(value, list | tuple | Set) and not _is_record(value)
+
+
+def members(values: Any) -> Iterable[Any]:
+    """The elements of a collection; those of a set in index order, so that new ids are the same."""
+    return sorted(values, key=sort_key) if isinstance(values, Set) else values
 
 
 def _is_record(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from natalog.core.errors import TransactError, TransactSyntax, TransactUpsert
 from natalog.core.limits import LANE_BITS
 from natalog.core.schema_rules import check_property
-from natalog.core.transact.coerce import is_collection, stored_value
+from natalog.core.transact.coerce import is_collection, members, stored_value
 from natalog.core.transact.ensure import check_value
 from natalog.core.transact.plans import PLAIN, Entry, Plan
 from natalog.core.transact.resolve import (
@@ -98,11 +98,11 @@ def assert_entry(work: Work, e: int, entry: Entry, value: Any, operation: Any) -
     plan = entry.plan
     if entry.reverse:
         several = is_collection(value) and not looks_like_lookup(work, value)
-        for source in value if several else [value]:
+        for source in members(value) if several else [value]:
             _assert_reverse(work, e, plan, source, operation, entry.text)
         return
     if plan.many and is_collection(value) and not (plan.ref and looks_like_lookup(work, value)):
-        for one in value:
+        for one in members(value):
             assert_one(work, e, plan, one, operation, entry.text)
         return
     assert_one(work, e, plan, value, operation, entry.text)

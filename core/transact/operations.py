@@ -167,7 +167,8 @@ def _attribute(work: Work, operation: Operation, *, asserted: bool) -> tuple[Ent
     keyword_language = type(operation[0]) is Keyword
     if asserted and keyword_language and work.write and type(raw) is str and raw[:1] != ":":
         raise TransactSchema(
-            f"Attribute {shown(raw)} is not declared: {shown(operation)}.",
+            f"Attribute {shown(raw)} is not declared; in an operation named by a keyword it is "
+            f"written :{raw[:100]}: {shown(operation)}.",
             attribute=brief(raw),
             operation=shown(operation),
         )

@@ -186,6 +186,42 @@ def test_two_texts_are_two_temporary_ids_unless_the_first_is_a_unique_attribute(
     assert report.db_after.values(51, kw("friends")) == [52]
 
 
+def test_declarations_in_strings_need_no_colons() -> None:
+    report = process(
+        Database.empty(),
+        [
+            {
+                "db/ident": "a",
+                "db/valueType": "db.type/long",
+                "db/cardinality": "db.cardinality/one",
+            },
+            {
+                "db/ident": "b",
+                "db/valueType": "db.type/long",
+                "db/cardinality": "db.cardinality/one",
+            },
+            {
+                "db/ident": "ab",
+                "db/valueType": "db.type/tuple",
+                "db/cardinality": "db.cardinality/one",
+                "db/tupleAttrs": ["a", "b"],
+            },
+            {"a": 1, "b": 2},
+        ],
+        now_ms=0,
+    )
+    assert report.db_after.values(4, kw("ab")) == [(1, 2)]
+    for key in (kw("db/ident"), "keyword"):
+        with pytest.raises(TransactSchema):
+            process(DB, [{key: "bare"}], now_ms=0)
+
+
+def test_the_members_of_a_set_get_ids_in_index_order() -> None:
+    report = process(DB, [{"friends": {f"t{n}" for n in range(9)}}]
+                     + [{"db/id": f"t{n}", "long": n} for n in range(9)], now_ms=0)  # fmt: skip
+    assert sorted(report.tempids, key=report.tempids.__getitem__)[:9] == [f"t{n}" for n in range(9)]
+
+
 def test_an_empty_name_is_no_name() -> None:
     for operation in ({"": 1}, {":": 1}, ["db/add", 50, "", 1], {None: 1}, {(1, 2): 3}):
         with pytest.raises(TransactSyntax):
