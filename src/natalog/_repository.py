@@ -26,14 +26,23 @@ from natalog.core.errors import (
     BranchProtected,
     CommitNotFound,
     InvalidTimePoint,
+    MergeConflict,
     ParentsRequired,
 )
 from natalog.core.materialise import materialised
+from natalog.core.merge import MergePlan, plan_merge, virtual_base
 from natalog.core.record import TxRecord, purge_refs
 from natalog.core.schema import TX_INSTANT
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Keyword, ms_instant
-from natalog.core.versioning import CommitNode, forked, history, kept_commits, next_lane
+from natalog.core.versioning import (
+    CommitNode,
+    forked,
+    history,
+    kept_commits,
+    merge_bases,
+    next_lane,
+)
 from natalog.report import TxReport
 
 Clock = Callable[[], int]
@@ -171,6 +180,26 @@ class Repository:
             if id is not None:
                 target.by_id[id] = report
             return report
+
+    def plan_merge(
+        self, branch: str, parent: Any, policy: str, resolutions: Iterable[Any]
+    ) -> MergePlan:
+        """What merging a branch or commit into ``branch`` would do."""
+        with self._lock:
+            ours = self.branch(branch)
+            other = self._resolve(parent)
+            base = self._base(ours.head, other)
+            return plan_merge(base, ours.value, self.value_at(other), policy, resolutions)
+
+    def _base(self, ours: UUID, theirs: UUID) -> Database:
+        """The value that both descend from; made of several where histories crossed."""
+        found = merge_bases(self.graph, ours, theirs)
+        if not found:
+            raise MergeConflict("The two sides share no commit.", conflicts=[])
+        values = [self.value_at(node.id) for node in found]
+        if len(values) == 1:
+            return values[0]
+        return virtual_base(self._base(found[0].id, found[1].id), values)
 
     def _commit(
         self,

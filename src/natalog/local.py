@@ -46,6 +46,7 @@ from natalog.core.errors import (
     ParentsRequired,
 )
 from natalog.core.materialise import materialised
+from natalog.core.merge import MergePlan
 from natalog.core.pull import pull, pull_many
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, Keyword, instant_ms, ms_instant
@@ -241,14 +242,42 @@ class Conn:
         resolutions: Any = None,
         timeout: float | None = None,
     ) -> TxReport:
-        """Commit ``tx_data`` as the merge of other branches or commits into this branch."""
+        """Merge other branches or commits into this branch; see `natalog.Conn.merge`."""
         given = [parents] if isinstance(parents, (str, UUID, Keyword)) else list(parents)
         if not given:
             raise ParentsRequired("A merge needs at least one parent.", branch=self.branch_name)
-        if tx_data is None or policy is not None:
-            raise NotImplementedYet("A merge takes the data to commit as tx_data.", verb="merge")
-        data, meta = transaction(tx_data, tx_meta)
+        data, meta = transaction([] if tx_data is None else tx_data, tx_meta)
+        if tx_data is None:
+            data = self._planned(given, policy, resolutions).tx_data
         return self._repository.transact(self.branch_name, data, meta, parents=given)
+
+    def merge_preview(
+        self,
+        parent: str | UUID,
+        *,
+        policy: str = "fail",
+        resolutions: Any = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """What `merge` of one parent would do: ``tx_data``, ``conflicts``, ``unified``."""
+        plan = self._repository.plan_merge(self.branch_name, parent, policy, resolutions or ())
+        return {
+            "tx_data": plan.tx_data,
+            "conflicts": [conflict.data() for conflict in plan.conflicts],
+            "unified": plan.unified,
+        }
+
+    def _planned(self, parents: list[Any], policy: str | None, resolutions: Any) -> MergePlan:
+        if len(parents) > 1:
+            raise BadRequest(
+                "Several parents need tx_data; merge them one after the other without.",
+                parents=[str(parent) for parent in parents],
+            )
+        plan = self._repository.plan_merge(
+            self.branch_name, parents[0], policy or "fail", resolutions or ()
+        )
+        plan.require_clean()
+        return plan
 
     def commit_db(self, commit_id: UUID, *, timeout: float | None = None) -> Database:
         """The database value of a commit; `CommitNotFound` when there is none."""

@@ -1,0 +1,398 @@
+"""Three-way merges: what the other side changed since the common base, and where both disagree.
+
+Both sides are compared with the base entity by entity and attribute by attribute.  A value that
+only one side changed is taken; values of many-valued attributes are joined as sets; what both
+changed differently is a `Conflict`.  Entities that both sides created under one identity are
+unified.  Nothing is overwritten unless a policy or a resolution says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from natalog.core.database import Database
+from natalog.core.diff import diff
+from natalog.core.errors import BadRequest, MergeConflict
+from natalog.core.limits import TX_BASE
+from natalog.core.schema import IDENT
+from natalog.core.transact import process
+from natalog.core.values import Datom, Keyword, sorted_values, value_key
+
+Policy = Literal["fail", "ours", "theirs"]
+POLICIES: Final = ("fail", "ours", "theirs")
+
+ADD: Final = Keyword("db/add")
+RETRACT: Final = Keyword("db/retract")
+ID: Final = Keyword("db/id")
+
+Place = tuple[int, Keyword]
+"""An entity and an attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Where the two sides of a merge disagree.
+
+    ``kind``: ``"value"`` both changed a value, ``"unique"`` their value is taken by the entity
+    ``holder`` of ours, ``"dangling"`` their reference points to what we removed (or ours to what
+    they removed), ``"schema"`` the attribute is declared differently.  ``base``, ``ours`` and
+    ``theirs`` are the values of the attribute of the entity, as lists.
+    """
+
+    kind: str
+    entity: int
+    attribute: Keyword
+    base: list[Any]
+    ours: list[Any]
+    theirs: list[Any]
+    holder: int | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The conflict as plain values."""
+        found = {
+            "kind": self.kind,
+            "entity": self.entity,
+            "attribute": self.attribute,
+            "base": self.base,
+            "ours": self.ours,
+            "theirs": self.theirs,
+        }
+        if self.holder is not None:
+            found["holder"] = self.holder
+        return found
+
+
+@dataclass(slots=True)
+class MergePlan:
+    """What a merge would do: operations for our side, conflicts, and entities unified."""
+
+    tx_data: list[Any] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+    unified: dict[int, int] = field(default_factory=dict)
+    """Their entity to ours, where both created one under the same identity."""
+
+    def require_clean(self) -> None:
+        """Raise `MergeConflict` with every conflict unless there is none."""
+        if self.conflicts:
+            first = self.conflicts[0]
+            raise MergeConflict(
+                f"The merge has {len(self.conflicts)} conflicts; the first is {first.attribute} of "
+                f"entity {first.entity} ({first.kind}).",
+                conflicts=[conflict.data() for conflict in self.conflicts],
+            )
+
+
+def plan_merge(
+    base: Database,
+    ours: Database,
+    theirs: Database,
+    policy: str = "fail",
+    resolutions: Iterable[Mapping[str, Any]] = (),
+) -> MergePlan:
+    """What takes the changes of ``theirs`` since ``base`` over into ``ours``.
+
+    ``resolutions`` are maps ``{entity, attribute, take}`` with ``take`` ``"ours"``, ``"theirs"``
+    or ``"base"``, or ``{entity, attribute, value}``; they decide single conflicts before the
+    policy does.  With policy ``fail`` the conflicts left are listed and nothing is decided.  Facts
+    about transactions are not merged.  O(changes) beside the comparison of the three values.
+    """
+    if policy not in POLICIES:
+        raise BadRequest(
+            f"There is no merge policy {policy!r}; there are {', '.join(POLICIES)}.",
+            policy=str(policy),
+        )
+    return _Merge(base, ours, theirs, policy, _decisions(resolutions)).run()
+
+
+def _decisions(resolutions: Iterable[Mapping[str, Any]]) -> dict[Place, Mapping[str, Any]]:
+    found: dict[Place, Mapping[str, Any]] = {}
+    for resolution in resolutions:
+        try:
+            name = resolution["attribute"]
+            attr = name if isinstance(name, Keyword) else Keyword(str(name))
+            entity = resolution["entity"]
+        except (KeyError, TypeError):
+            raise BadRequest(
+                "A resolution is a map of entity, attribute and take or value.",
+                resolution=repr(resolution)[:200],
+            ) from None
+        take = resolution.get("take")
+        if ("value" in resolution) == (take is not None) or (
+            take is not None and take not in ("ours", "theirs", "base")
+        ):
+            raise BadRequest(
+                "A resolution takes 'ours', 'theirs' or 'base', or gives a value.",
+                resolution=repr(resolution)[:200],
+            )
+        found[entity, attr] = resolution
+    return found
+
+
+class _Merge:
+    """One merge being planned."""
+
+    def __init__(
+        self,
+        base: Database,
+        ours: Database,
+        theirs: Database,
+        policy: str,
+        decisions: dict[Place, Mapping[str, Any]],
+    ) -> None:
+        self.base, self.ours, self.theirs = base, ours, theirs
+        self.policy = policy
+        self.decisions = decisions
+        self.plan = MergePlan()
+        self.retracts: list[Any] = []
+        self.adds: list[tuple[int, Keyword, Any]] = []
+
+    def run(self) -> MergePlan:
+        their_diff = diff(self.base, self.theirs)
+        our_diff = diff(self.base, self.ours)
+        changed = _places(their_diff.added, their_diff.removed)
+        self._unify(their_diff.added)
+        self._check_schema(changed)
+        for place in sorted(changed, key=lambda p: (p[0], p[1].sort)):
+            self._merge_place(place)
+        self._check_references(our_diff.added)
+        self.plan.tx_data = [*self.retracts, *self._additions()]
+        if self.policy == "fail" and self.plan.conflicts:
+            self.plan.tx_data = []
+        return self.plan
+
+    # --- entities ----------------------------------------------------------------------------
+
+    def _unify(self, added: list[Datom]) -> None:
+        """Map their new entities to ours where both were created under one identity."""
+        for datom in added:
+            declared = self.theirs.schema.get(datom.a)
+            if datom.e >= TX_BASE or declared is None or declared.unique != "identity":
+                continue
+            if self.base.has_entity(datom.e) or datom.e in self.plan.unified:
+                continue
+            holders = self.ours.holders(datom.a, datom.v)
+            if holders and holders[0] != datom.e and not self.base.has_entity(holders[0]):
+                self.plan.unified[datom.e] = holders[0]
+
+    def _entity(self, e: int) -> int:
+        return self.plan.unified.get(e, e)
+
+    def _value(self, attr: Keyword, value: Any) -> Any:
+        """A value of theirs as ours: references follow unified entities."""
+        declared = self.theirs.schema.get(attr)
+        if declared is not None and declared.is_ref and isinstance(value, int):
+            return self._entity(value)
+        return value
+
+    def _check_schema(self, changed: set[Place]) -> None:
+        for attr in sorted({attr for _, attr in changed}, key=lambda a: a.sort):
+            ours, theirs = self.ours.schema.get(attr), self.theirs.schema.get(attr)
+            if ours is None or theirs is None or ours.eid == 0:
+                continue
+            for what in ("value_type", "many", "unique"):
+                left, right = getattr(ours, what), getattr(theirs, what)
+                before = self.base.schema.get(attr)
+                if left != right and (before is None or getattr(before, what) == left):
+                    continue  # only they changed it, or it is a conflict of the declaring facts
+                if left != right:
+                    self.plan.conflicts.append(
+                        Conflict("schema", ours.eid, attr, [], [_shown(left)], [_shown(right)])
+                    )
+
+    # --- places ------------------------------------------------------------------------------
+
+    def _merge_place(self, place: Place) -> None:
+        e, attr = place
+        target = self._entity(e)
+        base = _keyed(self.base.values(e, attr))
+        theirs = _keyed(self._value(attr, value) for value in self.theirs.values(e, attr))
+        ours = _keyed(self.ours.values(target, attr))
+        if ours.keys() == theirs.keys():
+            return
+        if self._is_many(attr):
+            gone = [base[key] for key in base if key not in theirs and key in ours]
+            new = [theirs[key] for key in theirs if key not in base and key not in ours]
+            self._apply(target, attr, gone, new)
+            return
+        mine, others = list(ours.values()), list(theirs.values())
+        if ours.keys() == base.keys():
+            self._apply(target, attr, mine, others)
+            return
+        self._conflict(
+            Conflict("value", target, attr, _sorted(base), _sorted(ours), _sorted(theirs)),
+            mine,
+            others,
+        )
+
+    def _is_many(self, attr: Keyword) -> bool:
+        declared = self.ours.schema.get(attr) or self.theirs.schema.get(attr)
+        return declared is not None and declared.many
+
+    def _conflict(self, conflict: Conflict, ours: list[Any], theirs: list[Any]) -> None:
+        """Decide a conflict by resolution or policy, or list it."""
+        decision = self.decisions.get((conflict.entity, conflict.attribute))
+        take = self.policy
+        if decision is not None:
+            if "value" in decision:
+                value = decision["value"]
+                wanted = value if isinstance(value, list) else [] if value is None else [value]
+                self._apply(conflict.entity, conflict.attribute, ours, wanted)
+                return
+            take = str(decision["take"])
+        if take == "theirs":
+            self._apply(conflict.entity, conflict.attribute, ours, theirs)
+        elif take == "base":
+            self._apply(conflict.entity, conflict.attribute, ours, conflict.base)
+        elif take == "fail":
+            self.plan.conflicts.append(conflict)
+
+    def _apply(self, e: int, attr: Keyword, gone: list[Any], new: list[Any]) -> None:
+        kept = {value_key(value) for value in new}
+        self.retracts.extend(
+            [RETRACT, e, attr, value] for value in gone if value_key(value) not in kept
+        )
+        for value in new:
+            if not self._clashes(e, attr, value):
+                self.adds.append((e, attr, value))
+
+    # --- what a merge must not break -----------------------------------------------------------
+
+    def _clashes(self, e: int, attr: Keyword, value: Any) -> bool:
+        """Whether a unique value is taken by another entity of ours that keeps it."""
+        declared = self.ours.schema.get(attr) or self.theirs.schema.get(attr)
+        if declared is None or declared.unique is None:
+            return False
+        holders = [holder for holder in self.ours.holders(attr, value) if holder != e]
+        # they may have taken it from that entity themselves, which they then did not keep
+        key = value_key(value)
+        holders = [
+            holder
+            for holder in holders
+            if key not in _keyed(self.base.values(holder, attr))
+            or key in _keyed(self.theirs.values(holder, attr))
+        ]
+        if not holders:
+            return False
+        decision = self.decisions.get((e, attr))
+        take = self.policy if decision is None else str(decision.get("take", "fail"))
+        if take == "theirs":
+            self.retracts.append([RETRACT, holders[0], attr, value])
+            return False
+        if take == "fail":
+            self.plan.conflicts.append(
+                Conflict(
+                    "unique",
+                    e,
+                    attr,
+                    self.base.values(e, attr),
+                    self.ours.values(e, attr),
+                    [value],
+                    holders[0],
+                )
+            )
+        return True
+
+    def _check_references(self, our_added: list[Datom]) -> None:
+        """No reference may end up pointing to an entity that the other side removed."""
+        removed_by_us = self._removed(self.ours)
+        kept: list[tuple[int, Keyword, Any]] = []
+        for e, attr, value in self.adds:
+            if self._is_ref(attr) and value in removed_by_us and not self._revived(value):
+                if self.policy == "fail":
+                    self.plan.conflicts.append(Conflict("dangling", e, attr, [], [], [value]))
+                    continue
+                if self.policy == "ours":
+                    continue
+            kept.append((e, attr, value))
+        self.adds = kept
+        removed_by_them = self._removed(self.theirs)
+        for datom in our_added:
+            if datom.e < TX_BASE and self._is_ref(datom.a) and datom.v in removed_by_them:
+                if self.policy == "fail":
+                    self.plan.conflicts.append(
+                        Conflict("dangling", datom.e, datom.a, [], [datom.v], [])
+                    )
+                elif self.policy == "theirs":
+                    self.retracts.append([RETRACT, datom.e, datom.a, datom.v])
+
+    def _removed(self, side: Database) -> _Removed:
+        return _Removed(self.base, side)
+
+    def _revived(self, e: int) -> bool:
+        return any(added[0] == e for added in self.adds)
+
+    def _is_ref(self, attr: Keyword) -> bool:
+        declared = self.theirs.schema.get(attr) or self.ours.schema.get(attr)
+        return declared is not None and declared.is_ref
+
+    def _additions(self) -> list[Any]:
+        """Additions, declarations of attributes first and whole, since facts may need them."""
+        declaring = {e for e, attr, _ in self.adds if attr is IDENT}
+        maps: dict[int, dict[Any, Any]] = {}
+        rest: list[Any] = []
+        for e, attr, value in self.adds:
+            if e not in declaring:
+                rest.append([ADD, e, attr, value])
+                continue
+            entry = maps.setdefault(e, {ID: e})
+            if self._is_many(attr):
+                entry.setdefault(attr, []).append(value)
+            else:
+                entry[attr] = value
+        return [*maps.values(), *rest]
+
+
+class _Removed:
+    """The entities that the base has and a side has not: asked one by one, each once."""
+
+    def __init__(self, base: Database, side: Database) -> None:
+        self._base, self._side = base, side
+        self._known: dict[Any, bool] = {}
+
+    def __contains__(self, e: object) -> bool:
+        if not isinstance(e, int):
+            return False
+        found = self._known.get(e)
+        if found is None:
+            found = self._base.has_entity(e) and not self._side.has_entity(e)
+            self._known[e] = found
+        return found
+
+
+def _places(*lists: list[Datom]) -> set[Place]:
+    return {(datom.e, datom.a) for found in lists for datom in found if datom.e < TX_BASE}
+
+
+def _keyed(values: Iterable[Any]) -> dict[Any, Any]:
+    return {value_key(value): value for value in values}
+
+
+def _sorted(values: dict[Any, Any]) -> list[Any]:
+    return sorted_values(values.values())
+
+
+def virtual_base(root: Database, bases: Iterable[Database]) -> Database:
+    """One base for a merge of histories that crossed: the bases merged into each other.
+
+    ``root`` is what the bases themselves descend from.  Where they disagree the value of the root
+    stands, so that the merge that asks sees a change on both sides.
+    """
+    found: Database | None = None
+    for base in bases:
+        if found is None:
+            found = base
+            continue
+        plan = plan_merge(root, found, base, "fail")
+        undecided = [
+            {"entity": c.entity, "attribute": c.attribute, "take": "base"} for c in plan.conflicts
+        ]
+        tx_data = plan_merge(root, found, base, "ours", undecided).tx_data
+        found = process(found, tx_data, now_ms=0).db_after
+    assert found is not None
+    return found
+
+
+def _shown(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, str)) else str(value)
