@@ -277,3 +277,52 @@ def test_a_pinned_clock_and_a_restart(
     stop, url = service(*options)
     assert natalog("datoms", "people", "--json", url=url).out == before
     assert stop() == 0
+
+
+def test_what_a_database_declares_stands(
+    service_url: str, fresh_name: Names, tmp_path: Path
+) -> None:
+    name = fresh_name()
+    natalog("db", "create", name, url=service_url)
+    declare = (
+        "[{:db/ident :code :db/valueType :db.type/string :db/cardinality :db.cardinality/one}"
+        " {:db/ident :n :db/valueType :db.type/double :db/cardinality :db.cardinality/one}]"
+    )
+    natalog("transact", name, declare, url=service_url)
+    path = tmp_path / "rows.csv"
+    path.write_text("code,n\n12,3\n")
+    for option in ("--infer", "--no-infer"):
+        done = natalog("import", "csv", str(path), "--db", name, option, url=service_url)
+        assert done.code == 0, done.err
+    rows = natalog(
+        "q", name, "[:find ?c ?n :where [?e :code ?c] [?e :n ?n]]", "--edn", url=service_url
+    )
+    assert rows.out.strip() == '#{["12" 3.0]}'
+
+
+def test_nested_json_becomes_entities(service_url: str, fresh_name: Names, tmp_path: Path) -> None:
+    path = tmp_path / "nested.jsonl"
+    row = {"name": "Ada", "home": {"city": "Oslo"}, "pets": [{"pet": "cat"}, {"pet": "dog"}]}
+    path.write_text(json.dumps(row) + "\n")
+    name = fresh_name()
+    done = natalog("import", "jsonl", str(path), "--db", name, url=service_url)
+    assert done.code == 0, done.err
+    query = '[:find ?c . :where [?e :name "Ada"] [?e :home ?h] [?h :city ?c]]'
+    assert natalog("q", name, query, "--json", url=service_url).out.strip() == '"Oslo"'
+    pets = "[:find [?p ...] :where [?e :pets ?x] [?x :pet ?p]]"
+    found = json.loads(natalog("q", name, pets, "--json", url=service_url).out)
+    assert sorted(found) == ["cat", "dog"]
+
+
+def test_edn_files_of_every_layout(service_url: str, fresh_name: Names, tmp_path: Path) -> None:
+    path = tmp_path / "rows.edn"
+    long_form = "[" + "\n".join(f'{{:n {n} :text "a ] b"}}' for n in range(200)) + "]\n"
+    path.write_text(f"; a comment\n{{:n -1}} {{:n -2}}\n{{:n\n -3}}\n{long_form}{{:n -4}}\n")
+    name = fresh_name()
+    natalog("db", "create", name, "--schema", "read", url=service_url)
+    done = natalog("import", "edn", str(path), "--db", name, "--json", url=service_url)
+    assert json.loads(done.out)["added"] == 204, done.err
+    path.write_text("{:n 1}\n{:n\n")
+    broken = natalog("import", "edn", str(path), "--db", name, url=service_url)
+    assert broken.code == 1
+    assert "rows.edn is not EDN" in broken.err

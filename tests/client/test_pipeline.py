@@ -87,11 +87,12 @@ async def test_types_of_columns_are_inferred() -> None:
     columns.see({"a": "1", "b": "1", "c": "x", "d": "true"})
     columns.see({"a": "2", "b": "1.5", "c": "3", "d": "false"})
     assert columns.kinds == {"a": "long", "b": "double", "c": "string", "d": "boolean"}
-    assert columns.convert("b", "2") == 2.0
-    assert type(columns.convert("b", "2")) is float
+    converted = columns.convert({"b": "2", "a": "7", "c": "7"})
+    assert converted == {"b": 2.0, "a": 7, "c": "7"}
+    assert type(converted["b"]) is float
     typed = Columns(typed=True)
     typed.see({"a": "1", "n": 1, "l": [1, 2.5], "m": {"x": 1}})
-    assert typed.kinds == {"a": "string", "n": "long", "l": "double", "m": "ref"}
+    assert typed.kinds == {"a": "string", "n": "long", "l": "double", "x": "long", "m": "ref"}
     assert typed.many == {"l"}
     assert [value_kind(v) for v in ("007", "+1", "-1.5e3", "", "1.2.3")] == [
         "string",

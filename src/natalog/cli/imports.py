@@ -171,8 +171,7 @@ def jsonl(
 
     Example: natalog import jsonl people.jsonl --ns person --identity email
     """
-    columns = row_files.Columns(typed=True) if infer else None
-    source = RowSource(path, "jsonl", ns, identity, columns)
+    source = RowSource(path, "jsonl", ns, identity, infer, row_files.Columns(typed=True))
     _import_rows(source, db, batch, branch, nats, context, timeout).show(json)
 
 
@@ -194,8 +193,7 @@ def csv(
 
     Example: natalog import csv people.csv --ns person --identity id
     """
-    columns = row_files.Columns(typed=False) if infer else None
-    source = RowSource(path, "csv", ns, identity, columns)
+    source = RowSource(path, "csv", ns, identity, infer, row_files.Columns(typed=False))
     _import_rows(source, db, batch, branch, nats, context, timeout).show(json)
 
 
@@ -216,7 +214,7 @@ def edn(
 
     Example: natalog import edn people.edn --batch 500
     """
-    source = RowSource(path, "edn", None, None, None)
+    source = RowSource(path, "edn", None, None, False, None)
     _import_rows(source, db, batch, branch, nats, context, timeout).show(json)
 
 
@@ -228,7 +226,9 @@ class RowSource:
     form: str
     namespace: str | None
     identity: str | None
+    infer: bool
     columns: row_files.Columns | None
+    """None in EDN, which says what it means."""
 
     def rows(self, progress: row_files.Progress = lambda _: None) -> Iterator[Any]:
         readers: dict[str, Any] = {
@@ -251,11 +251,9 @@ class RowSource:
                 self.columns.see(row)
 
     def facts(self, row: Any) -> Any:
-        if self.form == "edn":
-            return row
-        if self.columns is not None:
-            row = {key: self.columns.convert(key, value) for key, value in row.items()}
-        return row_files.rename(row, self.name)
+        return (
+            row if self.columns is None else row_files.rename(self.columns.convert(row), self.name)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,14 +320,17 @@ async def import_rows(conn: Conn, source: RowSource, size: int, bar: Bar | None 
 
 
 async def _declare(conn: Conn, source: RowSource) -> None:
-    """Declare the columns that the database does not know yet."""
+    """Declare the columns that the database does not know yet; what it knows of others stands."""
     assert source.columns is not None
     if source.identity is not None and source.identity not in source.columns.kinds:
         raise ReadError(f"{source.path} has no column {source.identity}", column=source.identity)
-    schema = source.columns.schema(source.name, source.identity)
     there = await (await conn.db()).schema()
+    schema = source.columns.schema(source.name, source.identity)
     fresh = [entry for entry in schema if entry["db/ident"] not in there]
-    if fresh:
+    source.columns.known(source.name, there)
+    if not source.infer:
+        source.columns.forget(source.name, there)
+    elif fresh:
         await conn.transact(fresh)
 
 

@@ -1,7 +1,7 @@
 """Rows of JSON lines, CSV and EDN files as transactions, and a schema inferred from them.
 
-Readers yield plain maps (or, from EDN, whatever tx-data the file holds) and never hold more than
-one batch, so a file may be larger than memory.
+Readers yield plain maps (or, from EDN, whatever tx-data the file holds) as they go through a file,
+which may be larger than memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from natalog.core.values import Keyword
 
 ROWS_SAMPLED_MAX = 10_000
 """Rows that schema inference looks at."""
+
+FORM_LINES_MAX = 64
+"""Lines after which an EDN form that is still open makes the rest of the file be read at once."""
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}\Z")
 _DOUBLE = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?\Z")
@@ -85,17 +88,44 @@ def read_csv(path: Path, progress: Progress = lambda _: None) -> Iterator[dict[s
 
 
 def read_edn(path: Path, progress: Progress = lambda _: None) -> Iterator[Any]:
-    """The operations of an EDN file: one vector of tx-data, or forms one after the other.
+    """The operations of an EDN file: forms one after the other, or vectors of them.
 
-    A form that is itself a vector of maps or operations is tx-data and is spread out.
+    A form that is itself a vector of maps or operations is tx-data and is spread out.  Forms that
+    take at most `FORM_LINES_MAX` lines are read one by one; a longer one is read together with all
+    that follows.
     """
-    text = path.read_text(encoding="utf-8")
-    for form in read_all(text):
+    for form in _edn_forms(path, progress):
         if isinstance(form, list) and (not form or isinstance(form[0], (dict, list))):
             yield from form
         else:
             yield form
-    progress(len(text.encode()))
+
+
+def _edn_forms(path: Path, progress: Progress) -> Iterator[Any]:
+    done = 0
+    held: list[str] = []
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            done += len(line.encode())
+            held.append(line)
+            try:
+                forms = read_all("".join(held))
+            except ReadError:
+                if len(held) < FORM_LINES_MAX:
+                    continue
+                forms = _read_named(path, "".join(held) + lines.read())
+                done = path.stat().st_size
+            held = []
+            progress(done)
+            yield from forms
+    yield from _read_named(path, "".join(held))
+
+
+def _read_named(path: Path, text: str) -> list[Any]:
+    try:
+        return read_all(text)
+    except ReadError as error:
+        raise ReadError(f"{path} is not EDN: {error.message}", path=str(path)) from None
 
 
 def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -174,9 +204,10 @@ def _join(left: str | None, right: str) -> str:
 
 
 class Columns:
-    """What the sampled rows say about each attribute: its type and whether it holds several values.
+    """What is known of each column: its type, and whether it holds several values.
 
-    ``text_only``: JSON strings stay strings; only CSV cells are read by their look.
+    ``typed``: the rows have types of their own, as in JSON, where text is text; otherwise, as in
+    CSV, text is read by its look.  Maps inside a row are rows themselves.
     """
 
     def __init__(self, *, typed: bool) -> None:
@@ -185,13 +216,15 @@ class Columns:
         self.many: set[str] = set()
 
     def see(self, row: dict[str, Any]) -> None:
+        """Learn from one row."""
         for column, value in row.items():
             values = value if isinstance(value, list) else [value]
             if isinstance(value, list):
                 self.many.add(column)
             for item in values:
-                kind = self._kind(item)
-                self.kinds[column] = _join(self.kinds.get(column), kind)
+                if isinstance(item, dict):
+                    self.see(item)
+                self.kinds[column] = _join(self.kinds.get(column), self._kind(item))
 
     def _kind(self, value: Any) -> str:
         if isinstance(value, dict):
@@ -200,28 +233,36 @@ class Columns:
             return "string"
         return value_kind(value)
 
-    def convert(self, column: str, value: Any) -> Any:
-        """``value`` as the inferred type of its column wants it."""
+    def convert(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its values as the types of their columns want them."""
+        return {column: self._value(column, value) for column, value in row.items()}
+
+    def _value(self, column: str, value: Any) -> Any:
         if isinstance(value, list):
-            return [self.convert(column, item) for item in value]
-        kind = self.kinds.get(column, "string")
+            return [self._value(column, item) for item in value if item is not None]
+        kind = self.kinds.get(column)
+        if isinstance(value, dict):
+            return json.dumps(value) if kind == "string" else self.convert(value)
         if kind == "string":
-            return value if isinstance(value, (str, dict)) else json.dumps(value)
+            return value if isinstance(value, str) else json.dumps(value)
         if kind == "double" and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if isinstance(value, str):
+        if kind is not None and isinstance(value, str):
             return _from_text(kind, value)
         return value
 
     def schema(
         self, name: Callable[[str], str], identity: str | None = None
     ) -> list[dict[str, Any]]:
-        """Tx-data that declares every column seen."""
+        """Tx-data that declares every column seen; those of the system exist already."""
         declared = []
         for column, kind in self.kinds.items():
+            ident = name(column)
+            if ident.startswith("db/"):
+                continue
             many = "many" if column in self.many else "one"
             attribute: dict[str, Any] = {
-                "db/ident": Keyword(name(column)),
+                "db/ident": Keyword(ident),
                 "db/valueType": Keyword(f"db.type/{kind}"),
                 "db/cardinality": Keyword(f"db.cardinality/{many}"),
             }
@@ -229,6 +270,19 @@ class Columns:
                 attribute["db/unique"] = Keyword("db.unique/identity")
             declared.append(attribute)
         return declared
+
+    def known(self, name: Callable[[str], str], schema: Mapping[Any, Any]) -> None:
+        """Let what the database declares of a column stand."""
+        for column in self.kinds:
+            properties = schema.get(Keyword(name(column)))
+            value_type = None if properties is None else properties.get(Keyword("db/valueType"))
+            if isinstance(value_type, Keyword):
+                self.kinds[column] = value_type.name
+
+    def forget(self, name: Callable[[str], str], schema: Mapping[Any, Any]) -> None:
+        """Forget what was inferred of columns that the database does not declare."""
+        declared = {column for column in self.kinds if Keyword(name(column)) in schema}
+        self.kinds = {column: self.kinds[column] for column in self.kinds if column in declared}
 
 
 def _from_text(kind: str, text: str) -> Any:
@@ -250,8 +304,11 @@ def _from_text(kind: str, text: str) -> Any:
 
 
 def rename(row: dict[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
-    """The row with its columns as attributes, nested maps too."""
-    return {
-        name(column): rename(value, name) if isinstance(value, dict) else value
-        for column, value in row.items()
-    }
+    """The row with its columns as attributes, also in the maps inside it."""
+    return {name(column): _renamed(value, name) for column, value in row.items()}
+
+
+def _renamed(value: Any, name: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return rename(value, name)
+    return [_renamed(item, name) for item in value] if isinstance(value, list) else value
