@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from natalog.core.errors import QueryLimit
 from natalog.core.index.encoding import Kind, decode, encode, find, order_of
 from natalog.core.index.pool import Ints, ValuePool
-from natalog.core.limits import LONG_MAX, LONG_MIN
+from natalog.core.limits import LONG_MAX, LONG_MIN, QUERY_ROWS_MAX
 
 
 class Column(NamedTuple):
@@ -169,8 +170,21 @@ def first_of_each(key: Ints) -> Ints:
     return spots
 
 
+def check_rows(count: int) -> None:
+    """Raise `QueryLimit` when a join is about to make more rows than any query may have."""
+    if count > QUERY_ROWS_MAX:
+        raise QueryLimit(
+            f"A step of the query makes {count} rows; {QUERY_ROWS_MAX} are allowed.",
+            rows=count,
+            rows_max=QUERY_ROWS_MAX,
+        )
+
+
 def matches(left: Ints, right: Ints, *, right_sorted: bool = False) -> tuple[Ints, Ints]:
-    """Row numbers of all pairs with equal keys, in the order of ``left``."""
+    """Row numbers of all pairs with equal keys, in the order of ``left``.
+
+    Raises `QueryLimit` for too many, before they take memory.
+    """
     order: Ints | None = None
     if not right_sorted:
         order = np.argsort(right, kind="stable")
@@ -178,8 +192,9 @@ def matches(left: Ints, right: Ints, *, right_sorted: bool = False) -> tuple[Int
     low = right.searchsorted(left, "left")
     high = right.searchsorted(left, "right")
     counts = high - low
+    total = int(counts.sum())
+    check_rows(total)
     rows = np.repeat(np.arange(len(left)), counts)
-    total = len(rows)
     if total == 0:
         return rows, rows
     starts = np.repeat(low - (np.cumsum(counts) - counts), counts)

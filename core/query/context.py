@@ -49,6 +49,8 @@ class Budget:
                 rows=rows,
                 rows_max=self.rows_max,
             )
+        if self.plan is not None:
+            self.plan.rows_touched += rows
         if self.fuel is not None:
             self.fuel -= rows
             if self.fuel < 0:

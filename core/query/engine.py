@@ -51,7 +51,8 @@ def q(
     """The answer of ``query`` (text, vector or map) on ``inputs``, in the order of ``:in``.
 
     A source is a `Database` or a collection of tuples.  ``limit``, ``offset`` and ``order_by`` are
-    the options of the query language; ``expired`` tells when to give up, ``rows_max`` bounds
+    the options of the query language; ``expired`` tells when to give up (it may raise
+    `QueryCancelled` instead of answering true), ``rows_max`` bounds
     every intermediate result and ``fuel`` all of them together.  ``plan`` takes down the steps.
 
     Raises `QueryError` of the kind that fits, before anything runs where it can.
@@ -59,9 +60,12 @@ def q(
     parsed = with_options(parse_query(query), limit, offset, order_by)
     budget = Budget(expired, rows_max, fuel, plan)
     try:
-        return _run(parsed, inputs, functions, budget)
+        result = _run(parsed, inputs, functions, budget)
     except RecursionError:
         raise QueryLimit("The query nests too deeply.", limit="depth") from None
+    if plan is not None:
+        plan.answer_rows = len(result.rows)
+    return result
 
 
 def explain(query: Any, *inputs: Any, **options: Any) -> Plan:
@@ -70,8 +74,7 @@ def explain(query: Any, *inputs: Any, **options: Any) -> Plan:
     Takes the options of `q`.
     """
     plan = Plan()
-    result = q(query, *inputs, plan=plan, **options)
-    plan.answer_rows = len(result.rows)
+    q(query, *inputs, plan=plan, **options)
     return plan
 
 

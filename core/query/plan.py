@@ -27,6 +27,8 @@ class Plan:
 
     steps: list[Step] = field(default_factory=list)
     answer_rows: int = 0
+    rows_touched: int = 0
+    """Rows that all operators together produced: what ``fuel`` limits."""
 
     def text(self) -> str:
         """A table for people."""
@@ -53,4 +55,5 @@ class Plan:
                 for step in self.steps
             ],
             "answer_rows": self.answer_rows,
+            "rows_touched": self.rows_touched,
         }

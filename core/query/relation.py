@@ -15,6 +15,7 @@ from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.query.column import (
     Column,
     aligned,
+    check_rows,
     first_of_each,
     matches,
     member,
@@ -82,6 +83,7 @@ class Relation:
             return other
         if not other.columns and other.count:
             return self
+        check_rows(self.count * other.count)
         rows = np.repeat(np.arange(self.count), other.count)
         spots = np.tile(np.arange(other.count), self.count)
         return self._combined(other, rows, spots)

@@ -28,6 +28,7 @@ from natalog.core.query.relation import Relation
 from natalog.core.values import make_set, sort_key, value_key
 
 _SUM_SAFE = 2**62
+_CHUNK_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,28 @@ def answer(ctx: Context, query: Query, found: Relation) -> QueryResult:
     else:
         if not _is_plain(query):
             found = found.distinct()
-        columns = [_element_values(ctx, query, element, found) for element in query.find]
-    rows: list[tuple[Any, ...]] = list(zip(*columns, strict=True))
-    ctx.tick(len(rows))
+        columns = []
+        for element in query.find:
+            ctx.tick(0)
+            columns.append(_element_values(ctx, query, element, found))
+    rows = _rows(ctx, columns)
     if _is_plain(query) and not pulls:
         rows = _distinct_rows(rows)
+        ctx.tick(0)
     return _shaped(query, rows, listed=aggregates or pulls or bool(query.with_vars))
+
+
+def _rows(ctx: Context, columns: list[list[Any]]) -> list[tuple[Any, ...]]:
+    """Columns as rows; the deadline is looked at every now and then."""
+    count = len(columns[0])
+    ctx.tick(count)
+    if count <= _CHUNK_ROWS:
+        return list(zip(*columns, strict=True))
+    rows: list[tuple[Any, ...]] = []
+    for start in range(0, count, _CHUNK_ROWS):
+        rows.extend(zip(*(column[start : start + _CHUNK_ROWS] for column in columns), strict=True))
+        ctx.tick(0)
+    return rows
 
 
 def _is_plain(query: Query) -> bool:

@@ -20,7 +20,7 @@ from natalog.core.query import q
 from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_rules import parse_rules
 from natalog.core.transact import process
-from natalog.core.values import Keyword
+from natalog.core.values import Keyword, value_key
 
 Target = Callable[[bytes], None]
 
@@ -60,8 +60,7 @@ def text_of(data: bytes) -> str:
 def edn(data: bytes) -> None:
     """The EDN reader and writer."""
     value = read(text_of(data))
-    again = write(value)
-    assert write(read(again)) == again
+    assert value_key(read(write(value))) == value_key(value)
 
 
 def msgpack(data: bytes) -> None:

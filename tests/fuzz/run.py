@@ -68,7 +68,8 @@ def main(names: list[str]) -> int:
         print(f"{name:12} {count:>9,} inputs  {'ok' if done.returncode == 0 else 'FAILED'}")
         if done.returncode != 0:
             failed += 1
-            print(said[-6000:])
+            why = [line for line in said.splitlines() if not line.startswith("#")]
+            print("\n".join(why[-60:]))
     return min(failed, 1)
 
 
