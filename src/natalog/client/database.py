@@ -16,6 +16,7 @@ from natalog._shapes import (
     transaction,
 )
 from natalog.client.session import READ, Answer, Session
+from natalog.core.limits import QUERY_TIMEOUT_S
 from natalog.core.values import Datom, Tagged
 from natalog.report import TxReport, datoms_from_rows, report_from_map
 
@@ -235,14 +236,14 @@ class Database:
 
     async def _ask(self, endpoint: str, body: dict[str, Any], timeout: float | None) -> Answer:
         limit_s = self._session.timeout.request_s if timeout is None else timeout
+        body["view"] = self._words
+        if self.basis and "at" not in self._words:
+            body["basis"] = self.basis
+        if limit_s != QUERY_TIMEOUT_S:  # which the service takes for granted
+            body["timeout_ms"] = max(1, int(limit_s * 1000))
         return await self._session.ask(
             self._session.subject(self.database, self.branch, endpoint),
-            {
-                **body,
-                "view": self._words,
-                "basis": self.basis or None,
-                "timeout_ms": max(1, int(limit_s * 1000)),
-            },
+            body,
             timeout_s=timeout,
             repeat=READ,
         )
