@@ -183,7 +183,7 @@ class Hub:
             except (ServiceError, JetStreamError):
                 message = None
             first = None if message is None else (message.headers or {}).get("Nats-Msg-Id")
-            if first is None or first != state.first_hash:
+            if first is None or first.partition(".")[0] != state.first_hash:
                 await self.close(database)
                 return
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import anyio
 
@@ -67,6 +68,7 @@ class BranchLog:
         self.branch = branch
         self.subject = names.log(database, branch)
         self.stream = names.log_stream(database, branch)
+        self._writer = uuid4().hex
 
     async def create(self, *, replicas: int = 1) -> None:
         """Create the stream; one that exists stays as it is."""
@@ -86,6 +88,8 @@ class BranchLog:
         be found out within `RESOLVE_TIMEOUT_S`, `TooLarge` before anything is sent.
         """
         made = Position(at.seq + 1, block_hash(block))
+        # two writers may make equal blocks; only one of them has written it
+        message_id = f"{made.hash.hex()}.{self._writer}"
         deadline = anyio.current_time() + RESOLVE_TIMEOUT_S
         while True:
             try:
@@ -93,7 +97,7 @@ class BranchLog:
                     self.subject,
                     block,
                     expected_last=at.seq,
-                    message_id=made.hash.hex(),
+                    message_id=message_id,
                     stream=self.stream,
                     timeout_s=APPEND_TIMEOUT_S,
                 )
@@ -109,7 +113,7 @@ class BranchLog:
             # A compare-and-set is checked before deduplication: a retry of an append whose receipt
             # was lost looks like a conflict.  What the log holds decides.
             found = await self._holds(made.seq, deadline)
-            if found == block:
+            if found == message_id:
                 return made
             if found is not None or conflict:
                 raise Fenced(
@@ -127,13 +131,15 @@ class BranchLog:
                 )
             await anyio.sleep(RESOLVE_PAUSE_S)
 
-    async def _holds(self, seq: int, deadline: float) -> bytes | None:
-        """The block at ``seq`` when there is one, asked until the log answers."""
+    async def _holds(self, seq: int, deadline: float) -> str | None:
+        """The message id of the block at ``seq``, None without one; asked until an answer comes."""
         while True:
             try:
                 await self.last_seq()  # raises when the log itself is gone
                 message = await self.port.read(self.stream, seq=seq)
-                return None if message is None else message.data
+                if message is None:
+                    return None
+                return (message.headers or {}).get("Nats-Msg-Id", "")
             except (ServiceError, JetStreamError) as error:
                 if anyio.current_time() > deadline:
                     raise CommitUnknown(

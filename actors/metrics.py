@@ -34,7 +34,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.transactions = Counter(
             "natalog_transactions_total",
-            "Transactions by outcome: committed, repeated, rejected, failed, busy.",
+            "Transactions by outcome: committed, repeated, rejected, failed.",
             (*BRANCH, "outcome"),
             registry=self.registry,
         )

@@ -119,6 +119,8 @@ class NatsPort:
                     pending_size=PENDING_BYTES_MAX,
                     drain_timeout=2,
                     allow_reconnect=True,
+                    # names are checked where they come in, reply subjects by the protocol itself
+                    skip_subject_validation=True,
                     error_cb=port._on_error,
                     disconnected_cb=port._on_disconnect,
                     reconnected_cb=port._on_reconnect,

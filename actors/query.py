@@ -6,6 +6,7 @@ the event loop, on a small time budget; one that exceeds it starts over in a thr
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
@@ -15,7 +16,6 @@ from typing import Any, Final
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from anyio.abc import TaskGroup
 
 from natalog.actors.catalog import Process
 from natalog.actors.hub import Hub
@@ -93,7 +93,6 @@ class QueryActor:
         self,
         hub: Hub,
         views: Views,
-        tasks: TaskGroup,
         metrics: Metrics,
         speculate: Process,
         functions: Registry,
@@ -102,7 +101,7 @@ class QueryActor:
     ) -> None:
         self._hub = hub
         self._views = views
-        self._tasks = tasks
+        self._tasks: set[asyncio.Task[None]] = set()
         self._metrics = metrics
         self._speculate = speculate
         self._functions = functions
@@ -136,7 +135,16 @@ class QueryActor:
             request.fail(Busy("Too many reads are waiting.", retry_after_ms=RETRY_AFTER_MS))
             return
         self._waiting += 1
-        self._tasks.start_soon(self._serve, request)
+        task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """End the reads that are being answered; their senders are told."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2)
 
     async def _serve(self, request: Request) -> None:
         outcome = "ok"

@@ -70,6 +70,7 @@ class Service:
         self.server: NatsServer | None = None
         self._subscriptions: list[Any] = []
         self._answering: set[asyncio.Task[None]] = set()
+        self._opening: dict[tuple[str, str], int] = {}
         self._ready = False
         query_functions, transact_functions = registered()
 
@@ -92,7 +93,6 @@ class Service:
         self.query = QueryActor(
             self.hub,
             self.views,
-            runtime.tasks,
             self.metrics,
             transact,
             query_functions,
@@ -144,6 +144,7 @@ class Service:
         await self.api.stop()
         for subscription in self._subscriptions:
             await self.port.unsubscribe(subscription)
+        await self.query.stop()
         await self.runtime.stop()
         if self._answering:
             await asyncio.wait(self._answering, timeout=1)
@@ -204,19 +205,33 @@ class Service:
         self._spawn(self.inspector.serve(request))
 
     def _transact(self, request: Request) -> None:
-        found = self.hub.opened(request.database, request.branch)
-        if found is not None:
+        key = (request.database, request.branch)
+        found = self.hub.opened(*key)
+        if found is not None and key not in self._opening:
             found[1].tell(request)
-        else:
-            self._spawn(self._transact_later(request))
+            return
+        # those that came first are still on their way to the mailbox; order is kept
+        self._opening[key] = self._opening.get(key, 0) + 1
+        self._spawn(self._transact_later(request, key))
 
-    async def _transact_later(self, request: Request) -> None:
+    async def _transact_later(self, request: Request, key: tuple[str, str]) -> None:
         """A transaction for a branch that is not open: open it first."""
         try:
-            _, actor = await self.hub.open(request.database, request.branch)
-            actor.tell(request)
+            with anyio.move_on_after(request.remaining_s):
+                _, actor = await self.hub.open(*key)
+                actor.tell(request)
+                return
+            raise Unavailable(
+                f"{request.database}.{request.branch} is still being read from its log.",
+                database=request.database,
+                branch=request.branch,
+            )
         except Exception as error:
             await request.refuse(error)
+        finally:
+            self._opening[key] -= 1
+            if not self._opening[key]:
+                del self._opening[key]
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
 
+import anyio
 from anyio import to_thread
 
 from natalog.actors.catalog import Catalog, Process, record_of
@@ -65,6 +66,7 @@ IN_THREAD_BYTES = 64 * 1024
 TURN_S = 0.004
 """After this long the event loop gets a turn between two transactions."""
 FENCED_ATTEMPTS = 5
+OUTCOMES = ("committed", "repeated", "rejected", "failed")
 ID_LENGTH_MAX = 256
 BLOCK_OVERHEAD_BYTES = 512
 
@@ -114,7 +116,12 @@ class Transactor(Actor):
         self._catalog = catalog
         self._process = process
         self._metrics = metrics
-        self._labels = (state.database, state.branch)
+        self._labels = labels = (state.database, state.branch)
+        self._counts = {
+            outcome: metrics.transactions.labels(*labels, outcome) for outcome in OUTCOMES
+        }
+        self._seconds = metrics.transaction_seconds.labels(*labels)
+        self._purged = metrics.purged.labels(*labels)
         self._log = BranchLog(port, names, state.database, state.branch)
         self._report_subject = names.report(state.database, state.branch)
         self._ingest = IngestReader(port, names, state, self.put)
@@ -168,7 +175,9 @@ class Transactor(Actor):
             staged: list[Staged] = []
             try:
                 rest = await self._stage(waiting, staged)
-                await self._write(staged)
+                # a stop must not leave the outcome of an append unknown
+                with anyio.CancelScope(shield=True):
+                    await self._write(staged)
             except Fenced as error:
                 attempts += 1
                 log.warning("%s: %s", self.name, error.message)
@@ -331,10 +340,9 @@ class Transactor(Actor):
         submission.answered = True
         await self._publish_report(payload, one.record.tx)
         self._count("committed")
-        self._metrics.purged.labels(*self._labels).inc(one.record.purged)
-        self._metrics.transaction_seconds.labels(*self._labels).observe(
-            time.monotonic() - submission.arrived
-        )
+        if one.record.purged:
+            self._purged.inc(one.record.purged)
+        self._seconds.observe(time.monotonic() - submission.arrived)
         for repeat in one.repeats:
             self._count("repeated")
             await repeat.reply(Struct(body, repeated=True), one.record.tx)
@@ -396,7 +404,7 @@ class Transactor(Actor):
         await one.reply(Struct(body, repeated=True), record.tx)
 
     def _count(self, outcome: str) -> None:
-        self._metrics.transactions.labels(*self._labels, outcome).inc()
+        self._counts[outcome].inc()
 
 
 async def catch_up(state: BranchState, branch_log: BranchLog) -> None:
