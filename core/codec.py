@@ -27,8 +27,10 @@ from natalog.core.limits import (
     NESTING_DEPTH_MAX,
 )
 from natalog.core.values import (
+    Doubles,
     EdnList,
     Float32,
+    Floats,
     FrozenMap,
     Int32,
     Keyword,
@@ -55,6 +57,8 @@ EXT_TAGGED: Final = 10
 EXT_FLOAT32: Final = 11
 EXT_INT32: Final = 12
 EXT_REGEX: Final = 13
+EXT_DOUBLES: Final = 14
+EXT_FLOATS: Final = 15
 
 _INTEGER_BYTES_MAX: Final = INTEGER_DIGITS_MAX * 10 // 24
 """10 bits are about 3 digits."""
@@ -131,6 +135,8 @@ _ENCODERS: Final[dict[type, Callable[[Any], Any]]] = {
     Int32: lambda value: Ext(EXT_INT32, struct.pack(">i", value)),
     Regex: lambda value: Ext(EXT_REGEX, _utf8(value.pattern)),
     FrozenMap: dict,
+    Doubles: lambda value: Ext(EXT_DOUBLES, struct.pack(f">{len(value)}d", *value)),
+    Floats: lambda value: Ext(EXT_FLOATS, struct.pack(f">{len(value)}f", *value)),
 }
 
 
@@ -301,6 +307,12 @@ def _read_keyword(data: bytes) -> Keyword:
     return found
 
 
+def _numbers(data: bytes, letter: str, size: int) -> tuple[float, ...]:
+    if len(data) % size:
+        raise CodecError(f"an array of numbers of {size} bytes has {len(data)} bytes")
+    return struct.unpack(f">{len(data) // size}{letter}", data)
+
+
 _DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
     EXT_KEYWORD: _read_keyword,
     EXT_SYMBOL: lambda data: Symbol(_text(data)),
@@ -311,6 +323,8 @@ _DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
     EXT_FLOAT32: lambda data: Float32(struct.unpack(">d", _exact(data, 8, "float"))[0]),
     EXT_INT32: lambda data: Int32(struct.unpack(">i", _exact(data, 4, "32-bit integer"))[0]),
     EXT_REGEX: lambda data: Regex(data.decode("utf-8", "surrogatepass")),
+    EXT_DOUBLES: lambda data: Doubles(_numbers(data, "d", 8)),
+    EXT_FLOATS: lambda data: Floats(_numbers(data, "f", 4)),
 }
 _NESTED: Final[dict[int, Callable[[Any], Any]]] = {
     EXT_RATIO: _read_ratio,

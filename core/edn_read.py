@@ -24,8 +24,10 @@ from natalog.core.limits import (
     NESTING_DEPTH_MAX,
 )
 from natalog.core.values import (
+    Doubles,
     EdnList,
     Float32,
+    Floats,
     FrozenMap,
     Int32,
     Keyword,
@@ -183,6 +185,12 @@ def _read_int32(value: Any) -> Int32:
     return Int32(value)
 
 
+def _read_numbers(value: Any) -> list[float]:
+    if type(value) is not list or not all(type(number) in (int, float) for number in value):
+        raise ValueError("an array needs a vector of numbers")
+    return value
+
+
 def _named(make: Callable[[str], Any]) -> Callable[[Any], Any]:
     def read_named(value: Any) -> Any:
         if type(value) is not str:
@@ -198,6 +206,8 @@ _TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     "natalog/bytes": _read_bytes,
     "natalog/float": _read_float,
     "natalog/int": _read_int32,
+    "natalog/doubles": lambda value: Doubles(_read_numbers(value)),
+    "natalog/floats": lambda value: Floats(_read_numbers(value)),
     "natalog/keyword": _named(Keyword),
     "natalog/symbol": _named(Symbol),
     "natalog/regex": _named(Regex),

@@ -14,8 +14,10 @@ from natalog.core.edn_read import KEYWORD_TEXT, SYMBOL_TEXT
 from natalog.core.errors import CodecError, LimitExceeded
 from natalog.core.limits import INTEGER_DIGITS_MAX, LONG_MAX, LONG_MIN, NESTING_DEPTH_MAX
 from natalog.core.values import (
+    Doubles,
     EdnList,
     Float32,
+    Floats,
     Int32,
     Keyword,
     Regex,
@@ -100,6 +102,8 @@ _ATOMS: Final[dict[type, Callable[[Any], str]]] = {
     Float32: lambda value: f"#natalog/float {_double(value)}",
     Int32: lambda value: f"#natalog/int {int(value)}",
     Regex: _regex,
+    Doubles: lambda value: f"#natalog/doubles [{' '.join(map(_double, value))}]",
+    Floats: lambda value: f"#natalog/floats [{' '.join(map(_double, value))}]",
 }
 
 

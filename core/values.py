@@ -8,6 +8,7 @@ is hashed or compared for equality; `sort_key` is its place in an index.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +17,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from natalog.core.limits import LONG_MAX, LONG_MIN
+
+_SINGLE: Final = struct.Struct("<f")
 
 
 class Keyword:
@@ -191,6 +194,47 @@ def make_set(items: Iterable[Any]) -> Set[Any]:
     return plain if len(plain) == len(typed) else typed
 
 
+def _single(number: float) -> float:
+    """The nearest single-precision number; beyond their range infinity."""
+    try:
+        rounded: float = _SINGLE.unpack(_SINGLE.pack(number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)
+    return rounded
+
+
+class Doubles(tuple[float, ...]):
+    """An array of double-precision numbers, a value of ``:db.type/double-array``.
+
+    >>> Doubles([1, 2.5])
+    Doubles([1.0, 2.5])
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, numbers: Iterable[float] = ()) -> Doubles:
+        return super().__new__(cls, map(float, numbers))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"
+
+
+class Floats(tuple[float, ...]):
+    """An array of single-precision numbers, a value of ``:db.type/float-array``.
+
+    >>> Floats([0.1]) == Floats([0.1000000001])
+    True
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, numbers: Iterable[float] = ()) -> Floats:
+        return super().__new__(cls, map(_single, numbers))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"
+
+
 class Tagged(NamedTuple):
     """An EDN literal ``#tag value`` that the reader does not know."""
 
@@ -267,6 +311,8 @@ def value_key(value: Any) -> Any:
         return ("m", value.normalize() if value.is_finite() else str(value))
     if kind is Fraction:
         return ("r", value)
+    if kind is Doubles or kind is Floats:
+        return ("D" if kind is Doubles else "F", *map(value_key, value))
     if isinstance(value, (list, tuple)):
         return ("v", *map(value_key, value))
     if isinstance(value, Set):
@@ -314,6 +360,8 @@ def _number_key(value: Any) -> Any:
 _RANKS: Final[dict[type, int]] = {
     type(None): 0,
     bytes: 1,
+    Doubles: 3,
+    Floats: 3,
     Keyword: 2,
     tuple: 3,
     list: 3,
@@ -390,7 +438,9 @@ VALUE_TYPES: Final = frozenset(
         "boolean",
         "bytes",
         "double",
+        "double-array",
         "float",
+        "float-array",
         "instant",
         "keyword",
         "long",
@@ -441,6 +491,10 @@ def has_type(value: Any, value_type: str) -> bool:
             return kind is Decimal
         case "bytes":
             return kind is bytes
+        case "double-array":
+            return kind is Doubles
+        case "float-array":
+            return kind is Floats
         case "number":
             return kind in (int, float, Decimal, Fraction, Float32, Int32)
         case "tuple":

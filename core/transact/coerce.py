@@ -20,8 +20,10 @@ from natalog.core.limits import TUPLE_LENGTH_MAX
 from natalog.core.transact.plans import EXACT, Caps, Plan
 from natalog.core.transact.shown import brief, shown
 from natalog.core.values import (
+    Doubles,
     EdnList,
     Float32,
+    Floats,
     FrozenMap,
     Int32,
     Keyword,
@@ -47,6 +49,13 @@ _STORABLE: Final = (
     Set,
 )
 """What an undeclared attribute takes (bool is an int, Regex and Tagged are tuples)."""
+
+
+ARRAYS: Final[dict[str, type[Doubles] | type[Floats]]] = {
+    "double-array": Doubles,
+    "float-array": Floats,
+}
+"""The classes of array values by their type."""
 
 
 def stored_value(
@@ -82,12 +91,21 @@ def stored_value(
             value=brief(value),
             value_type=kind,
         )
-    if kind == "string" or kind == "bytes":
-        _check_length(plan, found, caps.string if kind == "string" else caps.bytes)
+    if kind == "string":
+        _check_length(plan, found, caps.string)
+    elif kind == "bytes" or kind in ARRAYS:
+        _check_length(plan, found, caps.bytes)
     return found
 
 
-def _check_length(plan: Plan, value: str | bytes, cap: int | None) -> None:
+def _array(value: Any, kind: str) -> Any:
+    """The array of a Python sequence of numbers, or ``_MISMATCH``."""
+    if not all(type(number) in (int, float) for number in value):
+        return _MISMATCH
+    return ARRAYS[kind](value)
+
+
+def _check_length(plan: Plan, value: Any, cap: int | None) -> None:
     bound = plan.attribute.max_length
     if cap is not None and (bound is None or cap < bound):
         bound = cap
@@ -125,6 +143,11 @@ def _of_kind(value: Any, kind: str, text: bool, *, bare: bool = False) -> Any:
     elif kind == "bigint":
         if isinstance(value, Int32):
             return int(value)
+    elif kind in ARRAYS:
+        if type(value) is ARRAYS[kind]:
+            return value
+        if text and isinstance(value, (list, tuple)):
+            return _array(value, kind)
     elif kind == "bytes":
         if isinstance(value, bytearray | memoryview):
             return bytes(value)
@@ -243,6 +266,8 @@ def plain(value: Any) -> Any:
         return float(value)
     if kind is Int32:
         return int(value)
+    if kind is Doubles or kind is Floats:
+        return value
     if kind is list or kind is tuple:
         return tuple(map(plain, value))
     if isinstance(value, dict):

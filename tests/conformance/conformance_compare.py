@@ -18,7 +18,7 @@ from uuid import UUID
 from natalog.core.edn import read
 from natalog.core.errors import NatalogError
 from natalog.core.limits import TX_BASE
-from natalog.core.values import Keyword, Regex, Symbol, Tagged, instant_ms
+from natalog.core.values import Doubles, Floats, Keyword, Regex, Symbol, Tagged, instant_ms
 
 RECORDED_TX0 = 536870912
 RECORDED_TX_MAX = 537870912
@@ -64,6 +64,9 @@ def normal(value: Any, *, ours: bool) -> Any:
         return [K("dh/opaque"), value.pattern]
     if isinstance(value, Mapping):
         return Pairs((normal(k, ours=ours), normal(v, ours=ours)) for k, v in value.items())
+    if isinstance(value, (Doubles, Floats)):
+        name = "dh/doubles" if isinstance(value, Doubles) else "dh/floats"
+        return [K(name), [float(number) for number in value]]
     if isinstance(value, (list, tuple)):
         return [normal(item, ours=ours) for item in value]
     if isinstance(value, Set):

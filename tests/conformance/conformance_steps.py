@@ -17,8 +17,10 @@ from natalog.core.edn import write
 from natalog.core.errors import BranchNotFound, NatalogError
 from natalog.core.limits import TX_BASE
 from natalog.core.values import (
+    Doubles,
     EdnList,
     Float32,
+    Floats,
     Int32,
     Keyword,
     Regex,
@@ -177,8 +179,10 @@ class Scenario:
                 return self._reference(inner)
             case "dh/bytes":
                 return bytes.fromhex(inner)
-            case "dh/doubles" | "dh/floats":
-                return tuple(float(item) for item in inner)
+            case "dh/doubles":
+                return Doubles(inner)
+            case "dh/floats":
+                return Floats(inner)
             case "dh/float":
                 return Float32(inner)
             case "dh/int":
