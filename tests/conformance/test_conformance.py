@@ -8,38 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+# by a name of its own: other directories have a run.py too
+spec = importlib.util.spec_from_file_location("conformance_run", HERE / "run.py")
+assert spec is not None
+assert spec.loader is not None
+run = sys.modules["conformance_run"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run)
 
-from run import SCENARIOS, ScenarioResult, read_known, replay_files, scenario_files  # noqa: E402
-
-FILES = [path.name for path in scenario_files([SCENARIOS])]
+FILES = [path.name for path in run.scenario_files([run.SCENARIOS])]
 LISTS = {
     "local": HERE / "known_failures.txt",
     "service": HERE / "known_failures_service.txt",
 }
-KNOWN = {mode: read_known(path) for mode, path in LISTS.items()}
+KNOWN = {mode: run.read_known(path) for mode, path in LISTS.items()}
 
 
 @functools.cache
-def results(mode: str) -> dict[str, list[ScenarioResult]]:
+def results(mode: str) -> dict[str, list[Any]]:
     """The outcome of every scenario by file; each mode runs once."""
 
-    async def everything() -> list[ScenarioResult]:
-        return [result async for result in replay_files(scenario_files([SCENARIOS]), mode)]
+    async def everything() -> list[Any]:
+        files = run.scenario_files([run.SCENARIOS])
+        return [result async for result in run.replay_files(files, mode)]
 
-    found: dict[str, list[ScenarioResult]] = {}
+    found: dict[str, list[Any]] = {}
     for result in asyncio.run(everything()):
         found.setdefault(result.file, []).append(result)
     return found
 
 
-def failures(result: ScenarioResult) -> str:
+def failures(result: Any) -> str:
     return "\n".join(
         f"{result.key}, step {failure.index}: {failure.reason}\n"
         f"  expected {failure.expected}\n  got      {failure.got}"

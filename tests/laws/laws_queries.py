@@ -147,9 +147,11 @@ class Body:
 
     def computation(self) -> str:
         made = f"?r{len(self.extra)}"
-        if self.numbers and self.pick([True, False]):
-            name = self.pick(self.numbers)
-            clause = f"[({self.pick('+-*')} {name} {name}) {made}]"
+        if self.pick([True, False]):
+            # a variable of its own: joined with another class, arithmetic could rightly fail
+            own = f"?n{len(self.extra)}"
+            self.clauses.append(f"[{self.entity()} {self.pick(NUMBERS)} {own}]")
+            clause = f"[({self.pick('+-*')} {own} {own}) {made}]"
         elif self.entities:
             e, attr = self.pick(self.entities), self.pick(ONE)
             if self.pick([True, False]):
