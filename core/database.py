@@ -32,6 +32,7 @@ from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.values import Datom, Keyword, instant_ms
 
+_NO_INSTANTS: Final = Instants(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 _NO_ROWS: Final[Ints] = np.empty((4, 0), dtype=np.int64)
 
 
@@ -214,15 +215,21 @@ class Database:
             hit = facts.v == entry
             added = None if facts.added is None else facts.added[hit]
             return Facts(facts.e[hit], facts.v[hit], facts.tx[hit], added)
-        return select(
-            index.avet.with_first(entry), self._effective_window(), self.instants(), by_value=True
-        )
+        window = self._effective_window()
+        rows = index.avet.with_first(entry)
+        return select(rows, window, self._instants_for(window), by_value=True)
 
     def _select(self, attr: Keyword, rows: Ints) -> Facts:
         window = self._effective_window()
         if self._picks_latest(attr):
             rows = _latest_only(rows, window, self.instants(), many=self._is_many(attr))
-        return select(rows, window, self.instants())
+        return select(rows, window, self._instants_for(window))
+
+    def _instants_for(self, window: Window) -> Instants:
+        """The instants, where a window asks for them: making the table costs O(transactions)."""
+        if window.until_ms is None and window.after_ms is None:
+            return _NO_INSTANTS
+        return self.instants()
 
     def _picks_latest(self, attr: Keyword) -> bool:
         """Whether this view may cut the log at instants that do not order like its ids.
@@ -245,6 +252,8 @@ class Database:
             return []
         if self.window is CURRENT:
             rows = index.aevt.with_first(e)
+            if rows.shape[1] > 1:
+                rows = rows[:, rows[3] == OPEN]
             count = rows.shape[1]
             if count == 1:  # most facts are the only one of their kind
                 if rows[3, 0] != OPEN:
