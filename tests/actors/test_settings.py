@@ -1,0 +1,51 @@
+"""Settings: a file over the defaults, the command line over the file, nothing unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natalog.actors.config import ServiceConfig
+from natalog.core.errors import InvalidConfig
+
+SHIPPED = Path(__file__).resolve().parents[2] / "config" / "natalog.toml"
+
+
+def test_the_shipped_file_says_what_the_defaults_are() -> None:
+    assert ServiceConfig.load(SHIPPED) == ServiceConfig()
+
+
+def test_overrides_go_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "natalog.toml"
+    file.write_text('listen = "127.0.0.1:5000"\nquery_workers = 2\n')
+    config = ServiceConfig.load(file, query_workers=7)
+    assert (config.address(), config.query_workers) == (("127.0.0.1", 5000), 7)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("quary_workers", 1),
+        ("role", "king"),
+        ("listen", "4222"),
+        ("listen", "127.0.0.1:99999"),
+        ("query_workers", 0),
+        ("metrics_port", -1),
+        ("gc_interval_s", 0),
+        ("replicas", "three"),
+    ],
+)
+def test_what_is_unknown_or_does_not_fit_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(InvalidConfig):
+        ServiceConfig.load(None, **{key: value})
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="absent"):
+        ServiceConfig.load(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("listen = ")
+    with pytest.raises(InvalidConfig, match="broken"):
+        ServiceConfig.load(broken)
