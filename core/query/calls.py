@@ -46,7 +46,7 @@ def run_call(ctx: Context, call: Call, bound: Relation) -> Relation:
     Every argument variable is a column of ``bound``.
     """
     if call.binding is None:
-        mask = _compared(call, bound)
+        mask = _compared(ctx, call, bound)
         if mask is None:
             results, spots = _results(ctx, call, bound, predicate=True)
             mask = np.array([_truth(r) for r in results], dtype=np.bool_)[spots]
@@ -187,28 +187,23 @@ def _function(ctx: Context, call: Call) -> Callable[..., Any]:
 # --- whole columns -------------------------------------------------------------------------------
 
 
-def _operand(arg: Term, bound: Relation) -> Column | None:
+def _operand(ctx: Context, arg: Term, bound: Relation) -> Column | None:
     """An argument as a column (of one row, when it is a constant)."""
     if isinstance(arg, Var):
         return bound.columns[arg.name]
-    if isinstance(arg, Const) and bound.columns:
-        pool = next(iter(bound.columns.values())).pool
-        if type(arg.value) in (int, float) or isinstance(arg.value, (str, bool)):
-            if isinstance(arg.value, str):
-                code = pool.find(arg.value)
-                return Column("code", pool, np.array([code], dtype=np.int64))
-            return column_of([arg.value], pool)
+    if isinstance(arg, Const) and isinstance(arg.value, _SCALARS):
+        return column_of([arg.value], ctx.pool)
     return None
 
 
-def _compared(call: Call, bound: Relation) -> Bools | None:
+def _compared(ctx: Context, call: Call, bound: Relation) -> Bools | None:
     """The rows where a comparison of two typed columns holds; None where it takes a function."""
     if len(call.args) != 2 or not bound.columns:
         return None
     name = call.function
     if name not in _COMPARE and name not in ("=", "not="):
         return None
-    left, right = (_operand(arg, bound) for arg in call.args)
+    left, right = (_operand(ctx, arg, bound) for arg in call.args)
     if left is None or right is None:
         return None
     if name in _COMPARE:
@@ -247,7 +242,7 @@ def _computed(ctx: Context, call: Call, bound: Relation) -> Column | None:
         return bound.columns[call.args[0].name]
     if name not in ("+", "-") or len(call.args) != 2 or not bound.columns:
         return None
-    left, right = (_operand(arg, bound) for arg in call.args)
+    left, right = (_operand(ctx, arg, bound) for arg in call.args)
     if left is None or right is None or left.kind != right.kind:
         return None
     operate: Any = np.add if name == "+" else np.subtract
