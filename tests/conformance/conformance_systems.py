@@ -67,10 +67,9 @@ async def system(mode: str, clock: Clock) -> AsyncIterator[System]:
     import tempfile
     from pathlib import Path
 
+    import natalog
     from natalog.actors.config import ServiceConfig
     from natalog.actors.service import running
-
-    import natalog
 
     with tempfile.TemporaryDirectory(prefix="natalog-conformance-") as directory:
         config = ServiceConfig(data=Path(directory), listen="127.0.0.1:0")
