@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from natalog.core.query.context import Context
 from natalog.core.query.functions import FUNCTIONS
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.relation import Relation, empty
+from natalog.core.values import Keyword
 
 Bools = NDArray[np.bool_]
 
@@ -33,6 +35,8 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     ">=": np.greater_equal,
 }
 _SAFE: Final = 2**53  # longs below it are exact as doubles, and sums of two stay in 64 bits
+_SCALARS: Final = (int, float, str, Keyword, UUID)
+"""Classes of constants that compare as columns; booleans are integers to Python."""
 
 
 def call_vars(call: Call) -> list[str]:

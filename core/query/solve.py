@@ -331,9 +331,10 @@ def _price(
         return estimate(ctx, clause, state.parts)
     rows = state.size(names)
     if isinstance(clause, Call):
-        # A filter costs nothing where its rows exist already, and a product where they do not.
+        # A filter costs nothing where its rows exist already, and a product where they do not; a
+        # function may fail on rows that another clause would have dropped, and waits for it.
         touched = sum(1 for part in state.parts if not names.isdisjoint(part.columns))
-        return 0.0 if touched <= 1 else float(rows)
+        return 0.0 if touched <= 1 and clause.binding is None else float(rows)
     if isinstance(clause, Not):
         return float(rows) + 0.5
     if isinstance(clause, Or):
