@@ -30,6 +30,7 @@ from natalog.actors.payload import (
     report_struct,
 )
 from natalog.actors.requests import Request
+from natalog.actors.running import Expired, Running, Ticket
 from natalog.actors.runtime import RETRY_AFTER_MS, as_natalog
 from natalog.actors.views import Asker, Compute, Views
 from natalog.core import entity as entities
@@ -44,7 +45,7 @@ from natalog.core.errors import (
     ViewRefused,
 )
 from natalog.core.limits import QUERY_TIMEOUT_S
-from natalog.core.query import QueryResult, q
+from natalog.core.query import Plan, QueryResult, q
 from natalog.core.query.ast import InSource, Query
 from natalog.core.query.parse import parse_query
 from natalog.core.registry import Registry
@@ -62,6 +63,10 @@ INLINE_BUDGET_S: Final = 0.02
 COSTS_MAX: Final = 4096
 
 _COMMON: Final = ("view", "basis", "timeout_ms")
+_QUERY_FIELDS: Final = (
+    *("query", "args", "limit", "offset", "order_by", "fuel", "explain", "stats", "request_id"),
+    *_COMMON,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,6 @@ class Answer:
     rows: int = 0
 
 
-Expired = Callable[[], bool]
 Job = Callable[[Expired], Answer]
 
 
@@ -107,9 +111,9 @@ class QueryActor:
         self._functions = functions
         self._limiter = CapacityLimiter(workers)
         self._waiting = 0
+        self._running = Running()
         self._costs: OrderedDict[tuple[str, ...], int] = OrderedDict()
         self._prepare: dict[str, Callable[[Request], Awaitable[Prepared]]] = {
-            "query": self._query,
             "pull": self._pull,
             "entity": self._entity,
             "datoms": self._datoms,
@@ -121,7 +125,7 @@ class QueryActor:
 
     @property
     def endpoints(self) -> Sequence[str]:
-        return list(self._prepare)
+        return ["query", *self._prepare]
 
     @property
     def waiting(self) -> int:
@@ -146,12 +150,24 @@ class QueryActor:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
 
+    def cancel(self, request: Request) -> None:
+        """End the read that a message on ``.cancel`` names; only its own process answers."""
+        fields = fields_of(request.body(), ("request_id",), "cancel")
+        if self._running.cancel(fields.get("request_id")) and request.message.reply:
+            task = asyncio.get_running_loop().create_task(request.reply(Struct(cancelled=True)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     async def _serve(self, request: Request) -> None:
         outcome = "ok"
+        ticket = self._running.open(request.message.reply)
         try:
             request.check_deadline()
-            prepared = await self._prepare[request.endpoint](request)
-            payload, answer = await self._run(request, prepared)
+            if request.endpoint == "query":
+                prepared = await self._query(request, ticket)
+            else:
+                prepared = await self._prepare[request.endpoint](request)
+            payload, answer = await self._run(request, prepared, ticket)
             await request.reply_bytes(payload, answer.basis)
             self._metrics.query_rows.observe(answer.rows)
         except Exception as error:
@@ -164,11 +180,14 @@ class QueryActor:
             raise
         finally:
             self._waiting -= 1
+            self._running.close(ticket)
             self._metrics.query_seconds.labels("ok" if outcome == "ok" else "error").observe(
                 time.monotonic() - request.arrived
             )
 
-    async def _run(self, request: Request, prepared: Prepared) -> tuple[bytes, Answer]:
+    async def _run(
+        self, request: Request, prepared: Prepared, ticket: Ticket
+    ) -> tuple[bytes, Answer]:
         key = (request.endpoint, request.database, request.branch, prepared.hint or "")
         runs = self._costs.get(key, 0) if prepared.hint is not None else 0
         if runs >= SHORT_RUNS:
@@ -185,7 +204,10 @@ class QueryActor:
 
         def work() -> tuple[bytes, Answer, float]:
             began = time.monotonic()
-            answer = prepared.job(lambda: time.monotonic() > prepared.deadline)
+            expired = ticket.until(prepared.deadline)
+            ticket.check()
+            answer = prepared.job(expired)
+            ticket.check()
             payload = request.encode(answer.body)
             return payload, answer, time.monotonic() - began
 
@@ -220,8 +242,11 @@ class QueryActor:
 
     # --- endpoints ---------------------------------------------------------------------------
 
-    async def _query(self, request: Request) -> Prepared:
+    async def _query(self, request: Request, ticket: Ticket) -> Prepared:
         query, fields = query_fields(request)
+        if fields.get("request_id") is not None:
+            self._running.name(ticket, fields["request_id"])
+        explain, stats = flag(fields, "explain"), flag(fields, "stats")
         asker = self._asker(request, fields)
         view = await self._views.gather(asker, fields.get("view"))
         args = fields.get("args")
@@ -238,17 +263,28 @@ class QueryActor:
             if lacks_database(parse_query(query), inputs):
                 values.insert(0, view())
             basis = next((db.max_tx for db in values if isinstance(db, Database)), None)
+            plan = Plan() if explain or stats else None
+            began = time.monotonic()
             result = q(
                 query,
                 *values,
                 functions=self._functions,
                 expired=expired,
                 fuel=fuel,
+                plan=plan,
                 **options,
             )
-            return Answer(result_body(result, basis), basis, len(result.rows))
+            rows = result_body(result, basis)
+            found: Bare | Struct = rows
+            if plan is not None:
+                cost = stats_struct(plan, time.monotonic() - began)
+                if explain:
+                    found = Bare(plan_struct(plan, cost), {"kind": "plan", "basis": basis})
+                else:
+                    found = with_stats(rows, cost, request.kind)
+            return Answer(found, basis, len(result.rows))
 
-        hint = query if isinstance(query, str) else None
+        hint = query if isinstance(query, str) and not (explain or stats) else None
         return Prepared(job, hint, asker.deadline)
 
     async def _pull(self, request: Request) -> Prepared:
@@ -414,9 +450,39 @@ def query_fields(request: Request) -> tuple[Any, dict[str, Any]]:
         if not any(field_name(key) == "find" for key in body):
             raise BadRequest("The request holds no query.", endpoint="query")
         return body, {}
-    names = ("query", "args", "limit", "offset", "order_by", "fuel", *_COMMON)
-    fields = fields_of(body, names, "query")
+    fields = fields_of(body, _QUERY_FIELDS, "query")
     return fields.pop("query"), fields
+
+
+def flag(fields: Mapping[str, Any], name: str) -> bool:
+    """An optional field that is true or false."""
+    value = fields.get(name, False)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{name} is true or false.", field=name)
+    return bool(value)
+
+
+def stats_struct(plan: Plan, took_s: float) -> Struct:
+    """What a query cost."""
+    return Struct(
+        rows=plan.answer_rows,
+        steps=len(plan.steps),
+        rows_touched=plan.rows_touched,
+        elapsed_ms=round(took_s * 1000, 3),
+    )
+
+
+def plan_struct(plan: Plan, cost: Struct) -> Struct:
+    """What a query did, for people and for programs."""
+    steps = [Struct(step) for step in plan.data()["steps"]]
+    return Struct(text=plan.text(), steps=steps, stats=cost)
+
+
+def with_stats(found: Bare, cost: Struct, kind: str) -> Bare | Struct:
+    """An answer together with what it cost, which in EDN and JSON does not stand alone then."""
+    if kind == "msgpack":
+        return Bare(found.result, {**found.wrapper, "stats": cost})
+    return Struct(result=found.edn if kind == "edn" else found.result, stats=cost)
 
 
 def lacks_database(query: Query, inputs: Sequence[Any]) -> bool:

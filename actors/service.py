@@ -124,6 +124,11 @@ class Service:
             take = self._takers()[name]
             handler = self._handler(take)
             self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
+        if role in ("all", "query"):
+            # whichever process runs the read: all of them hear it
+            handler = self._handler(self.query.cancel)
+            subject = self.names.any_branch("cancel")
+            self._subscriptions.append(await self.port.subscribe(subject, handler))
         await self.api.start()
         if self.config.metrics_port is not None:
             self._http = HttpServer(

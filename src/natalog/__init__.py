@@ -18,7 +18,16 @@ from natalog.client import Client, Conn, Database, Feed, Timeout, connect
 from natalog.core import errors
 from natalog.core.errors import NatalogError
 from natalog.core.values import Datom, Keyword, Symbol, Tagged, kw
-from natalog.report import Commit, Diff, PublishAck, Rejection, TxReport
+from natalog.report import (
+    Commit,
+    Diff,
+    PublishAck,
+    QueryAnswer,
+    QueryPlan,
+    QueryStats,
+    Rejection,
+    TxReport,
+)
 
 __version__ = "0.1.0"
 
@@ -33,6 +42,9 @@ __all__ = [
     "Keyword",
     "NatalogError",
     "PublishAck",
+    "QueryAnswer",
+    "QueryPlan",
+    "QueryStats",
     "Rejection",
     "Symbol",
     "Tagged",

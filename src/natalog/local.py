@@ -51,7 +51,7 @@ from natalog.core.pull import pull, pull_many
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, Keyword, instant_ms, ms_instant
 from natalog.core.versioning import forked
-from natalog.report import Commit, Diff, TxReport
+from natalog.report import Commit, Diff, QueryAnswer, QueryPlan, QueryStats, TxReport
 
 
 def _machine_clock() -> int:
@@ -413,6 +413,10 @@ class Database:
         """Run a query with this value as ``$`` and ``args`` for the rest of ``:in``."""
         return run_query(query, (self, *args), **options)
 
+    def explain(self, query: Any, *args: Any, **options: Any) -> QueryPlan:
+        """Run a query as `q` does and tell what it did, instead of its answer."""
+        return explain_query(query, (self, *args), **options)
+
     def pull(
         self, pattern: Any, eid: Any, *, timeout: float | None = None
     ) -> dict[Any, Any] | None:
@@ -491,8 +495,48 @@ def run_query(
     offset: int | None = None,
     timeout: float | None = None,
     fuel: int | None = None,
+    stats: bool = False,
 ) -> Any:
     """Run a query on exactly ``inputs``; options as for `natalog.Database.q`."""
+    plan = _query.Plan() if stats else None
+    began = time.monotonic()
+    result = _run(query, inputs, plan, timeout, fuel, order_by, limit, offset)
+    if plan is not None:
+        cost = _stats(plan, time.monotonic() - began)
+        return QueryAnswer(query_answer(result.kind, result.python()), cost)
+    # the rows of a set are tuples of stored values already
+    found = result.python()
+    return found if result.kind == "set" else query_answer(result.kind, found)
+
+
+def explain_query(
+    query: Any,
+    inputs: Sequence[Any],
+    *,
+    order_by: Any = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    timeout: float | None = None,
+    fuel: int | None = None,
+) -> QueryPlan:
+    """What a query on exactly ``inputs`` does; options as for `natalog.Database.explain`."""
+    plan = _query.Plan()
+    began = time.monotonic()
+    _run(query, inputs, plan, timeout, fuel, order_by, limit, offset)
+    cost = _stats(plan, time.monotonic() - began)
+    return QueryPlan(plan.text(), plan.data()["steps"], cost)
+
+
+def _run(
+    query: Any,
+    inputs: Sequence[Any],
+    plan: _query.Plan | None,
+    timeout: float | None,
+    fuel: int | None,
+    order_by: Any,
+    limit: int | None,
+    offset: int | None,
+) -> _query.QueryResult:
     expired = None
     if timeout is not None:
         end = time.monotonic() + timeout
@@ -501,16 +545,19 @@ def run_query(
             return time.monotonic() > end
 
     named = {"order_by": _order_by(order_by), "limit": limit, "offset": offset}
-    result = _query.q(
+    return _query.q(
         query,
         *[one.value if isinstance(one, Database) else one for one in inputs],
         **{name: value for name, value in named.items() if value is not None},
         expired=expired,
         fuel=fuel,
+        plan=plan,
     )
-    # the rows of a set are tuples of stored values already
-    found = result.python()
-    return found if result.kind == "set" else query_answer(result.kind, found)
+
+
+def _stats(plan: _query.Plan, took_s: float) -> QueryStats:
+    elapsed = round(took_s * 1000, 3)
+    return QueryStats(plan.answer_rows, len(plan.steps), plan.rows_touched, elapsed)
 
 
 _order_by = order_by

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from natalog.core.errors import NatalogError, error_from_wire
@@ -75,6 +75,44 @@ class Diff:
 
     added: list[tuple[int, Keyword, Any]] = field(default_factory=list)
     removed: list[tuple[int, Keyword, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryStats:
+    """What a query cost.
+
+    ``rows`` of the answer, ``steps`` that ran, ``rows_touched``: rows that all steps together made
+    (what ``fuel`` limits), ``elapsed_ms``: milliseconds in the engine.
+    """
+
+    rows: int
+    steps: int
+    rows_touched: int
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """What a query did: ``text`` for people, ``steps`` in the order in which they ran.
+
+    A step has ``clause``, ``depth`` (0 in ``:where``, more inside rules, ``or`` and ``not``),
+    ``estimated`` rows that made the planner choose it (None without a choice), ``bound`` rows that
+    went in and ``rows`` that came out.
+    """
+
+    text: str
+    steps: list[dict[str, Any]]
+    stats: QueryStats
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class QueryAnswer(NamedTuple):
+    """The answer of a query together with what it cost."""
+
+    result: Any
+    stats: QueryStats
 
 
 def datoms_from_rows(rows: Any) -> list[Datom]:

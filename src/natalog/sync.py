@@ -25,7 +25,7 @@ from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
 from natalog.core.errors import Unavailable
 from natalog.core.values import Datom
-from natalog.report import Commit, Diff, PublishAck, Rejection, TxReport
+from natalog.report import Commit, Diff, PublishAck, QueryPlan, Rejection, TxReport
 
 T = TypeVar("T")
 
@@ -346,6 +346,9 @@ class Database:
 
     def q(self, query: Any, *args: Any, **options: Any) -> Any:
         return self._loop.run(self.inner.q(query, *_inner_all(args), **options))
+
+    def explain(self, query: Any, *args: Any, **options: Any) -> QueryPlan:
+        return self._loop.run(self.inner.explain(query, *_inner_all(args), **options))
 
     def pull(
         self, pattern: Any, eid: Any, *, timeout: float | None = None

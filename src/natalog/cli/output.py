@@ -152,6 +152,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
+_OURS = ("config", "steps", "stats")
+
+
 def _as_keywords(value: Any) -> Any:
     """Our own words as keywords; what a map holds, such as tempids, keeps its keys."""
     if isinstance(value, list):
@@ -159,6 +162,6 @@ def _as_keywords(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {
-        Keyword(key.replace("_", "-")): _as_keywords(item) if key == "config" else item
+        Keyword(key.replace("_", "-")): _as_keywords(item) if key in _OURS else item
         for key, item in value.items()
     }

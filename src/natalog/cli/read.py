@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -40,7 +41,7 @@ from natalog.core.codec_json import to_json
 from natalog.core.edn import write
 from natalog.core.limits import ASK_TIMEOUT_S, TX_BASE
 from natalog.core.values import Datom, Keyword
-from natalog.report import Rejection, TxReport
+from natalog.report import QueryPlan, Rejection, TxReport
 
 DatabaseArgument = Annotated[str, typer.Argument(metavar="DB", help="Name of the database.")]
 AsOfOption = Annotated[
@@ -84,6 +85,9 @@ def q(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most this many rows.")] = None,
     offset: Annotated[int | None, typer.Option("--offset", help="Leave out rows first.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell what the query does instead of its answer.")
+    ] = False,
     branch: BranchOption = "db",
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -98,6 +102,8 @@ def q(
     natalog q people '[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]'
 
     natalog q people '[:find ?e . :in $ ?n :where [?e :name ?n]]' Alice --as-of 2026-01-31
+
+    natalog q people '[:find ?n :where [?e :age 30] [?e :name ?n]]' --explain
     """
     out = Output(json, edn)
     edn_argument(query, "the query")
@@ -105,15 +111,37 @@ def q(
 
     async def work(client: Client) -> Any:
         db = await _view(client.database(database, branch), as_of, since, history)
-        return await db.q(
+        ask = db.explain if explain else db.q
+        return await ask(
             query, *inputs, order_by=order_by, limit=limit, offset=offset, timeout=timeout
         )
 
     answer = run_with_client(nats, context, timeout, work)
+    if isinstance(answer, QueryPlan):
+        _print_plan(out, answer)
+        return
     if not out.for_people:
         out.data(answer)
         return
     _print_answer(out, query, answer)
+
+
+def _print_plan(out: Output, plan: QueryPlan) -> None:
+    if not out.for_people:
+        out.fields({"steps": plan.steps, "stats": asdict(plan.stats)})
+        return
+    rows = [
+        (
+            None if step["estimated"] is None else round(step["estimated"]),
+            step["bound"],
+            step["rows"],
+            "  " * step["depth"] + step["clause"],
+        )
+        for step in plan.steps
+    ]
+    out.table(["estimated", "in", "out", "clause"], rows)
+    cost = plan.stats
+    out.note(f"{cost.rows} rows of answer, {cost.rows_touched} touched, {cost.elapsed_ms:.1f} ms")
 
 
 def _print_answer(out: Output, query: str, answer: Any) -> None:

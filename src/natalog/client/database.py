@@ -18,7 +18,14 @@ from natalog._shapes import (
 from natalog.client.session import READ, Answer, Session
 from natalog.core.limits import QUERY_TIMEOUT_S
 from natalog.core.values import Datom, Tagged
-from natalog.report import TxReport, datoms_from_rows, report_from_map
+from natalog.report import (
+    QueryAnswer,
+    QueryPlan,
+    QueryStats,
+    TxReport,
+    datoms_from_rows,
+    report_from_map,
+)
 
 DATABASE_TAG = "natalog/db"
 
@@ -91,7 +98,9 @@ class Database:
 
         ``query`` is EDN text, a list or a map.  Other database values among ``args`` are further
         sources.  Options: ``order_by`` (``"?age"``, ``["?age", "desc", "?name", "asc"]``, column
-        numbers), ``limit``, ``offset``, ``timeout`` (seconds), ``fuel`` (rows the query may touch).
+        numbers), ``limit``, ``offset``, ``timeout`` (seconds), ``fuel`` (rows the query may touch),
+        ``stats`` (true: a `QueryAnswer` of the result and what it cost).  Cancelling the task that
+        waits for the answer ends the query.
 
         Returns a set of tuples, or a list of tuples where order or repetition counts; a list for
         ``[?x ...]``, a tuple for ``[?x ?y]``, a value for ``?x .``, dicts for ``:keys``.
@@ -108,18 +117,34 @@ class Database:
         offset: int | None = None,
         timeout: float | None = None,
         fuel: int | None = None,
+        stats: bool = False,
     ) -> Any:
         """Run a query on exactly ``inputs``, which need not have this value among them."""
-        body = {
-            "query": query,
-            "args": [one.as_input() if isinstance(one, Database) else one for one in inputs],
-            "order_by": _order_by(order_by),
-            "limit": limit,
-            "offset": offset,
-            "fuel": fuel,
-        }
+        body = _query_body(query, inputs, order_by, limit, offset, fuel)
+        if stats:
+            body["stats"] = True
         answer = await self._ask("query", body, timeout)
-        return query_answer(answer.body["kind"], answer.body["result"])
+        found = query_answer(answer.body["kind"], answer.body["result"])
+        return QueryAnswer(found, QueryStats(**answer.body["stats"])) if stats else found
+
+    async def explain(
+        self,
+        query: Any,
+        *args: Any,
+        order_by: Any = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        timeout: float | None = None,
+        fuel: int | None = None,
+    ) -> QueryPlan:
+        """Run a query as `q` does and tell what it did, instead of its answer.
+
+        print(await db.explain("[:find ?n :where [?e :age 30] [?e :name ?n]]"))
+        """
+        body = _query_body(query, (self, *args), order_by, limit, offset, fuel)
+        answer = await self._ask("query", {**body, "explain": True}, timeout)
+        found = answer.body["result"]
+        return QueryPlan(found["text"], found["steps"], QueryStats(**found["stats"]))
 
     async def pull(
         self, pattern: Any, eid: Any, *, timeout: float | None = None
@@ -250,3 +275,21 @@ class Database:
 
 
 _order_by = order_by
+
+
+def _query_body(
+    query: Any,
+    inputs: Sequence[Any],
+    order_by: Any,
+    limit: int | None,
+    offset: int | None,
+    fuel: int | None,
+) -> dict[str, Any]:
+    return {
+        "query": query,
+        "args": [one.as_input() if isinstance(one, Database) else one for one in inputs],
+        "order_by": _order_by(order_by),
+        "limit": limit,
+        "offset": offset,
+        "fuel": fuel,
+    }

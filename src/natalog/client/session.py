@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from natalog.client.timeouts import Timeout
@@ -23,6 +23,7 @@ from natalog.core.errors import (
 from natalog.core.limits import ASK_TIMEOUT_S
 
 TIMEOUT_HEADER = "Natalog-Timeout-Ms"
+CANCEL = "cancel"
 
 RETRYABLE = (Busy, CommitUnknown, Fenced, Unavailable, DeadlineExceeded)
 """Errors after which the same request may be sent again, if applying it twice does no harm."""
@@ -83,23 +84,49 @@ class Session:
         payload = pack({k: v for k, v in body.items() if v is not None or k in _NIL_COUNTS})
         if repeat is None:
             return await self._once(subject, payload, limit)
+        if repeat is READ:
+            return await self._until(subject, payload, limit, repeat, self._cancels(subject))
         return await self._until(subject, payload, limit, repeat)
 
-    async def _once(self, subject: str, payload: bytes, limit_s: float) -> Answer:
+    def _cancels(self, subject: str) -> Callable[[str], None]:
+        """What tells the service that nobody waits for a read any more."""
+
+        def cancel(reply: str) -> None:
+            where = f"{subject.rpartition('.')[0]}.{CANCEL}"
+            self.transport.tell(where, pack({"request_id": reply}))
+
+        return cancel
+
+    async def _once(
+        self,
+        subject: str,
+        payload: bytes,
+        limit_s: float,
+        on_cancel: Callable[[str], None] | None = None,
+    ) -> Answer:
         headers = None
         if limit_s != ASK_TIMEOUT_S:  # which the service takes for granted
             headers = {TIMEOUT_HEADER: str(max(1, int(limit_s * 1000)))}
         # the service gives up by itself and says why; the own clock is the second line of defence
-        reply = await self.transport.request(subject, payload, limit_s + _GRACE_S, headers)
+        reply = await self.transport.request(
+            subject, payload, limit_s + _GRACE_S, headers, on_cancel
+        )
         return decode(reply)
 
-    async def _until(self, subject: str, payload: bytes, limit_s: float, repeat: Repeat) -> Answer:
+    async def _until(
+        self,
+        subject: str,
+        payload: bytes,
+        limit_s: float,
+        repeat: Repeat,
+        on_cancel: Callable[[str], None] | None = None,
+    ) -> Answer:
         began = time.monotonic()
         backoff = _BACKOFF_MIN_S
         left = limit_s
         while True:
             try:
-                return await self._once(subject, payload, min(left, repeat.attempt_s))
+                return await self._once(subject, payload, min(left, repeat.attempt_s), on_cancel)
             except RETRYABLE as error:
                 spent = time.monotonic() - began
                 unserved = isinstance(error, Unavailable) and error.data.get("delivered") is False

@@ -87,6 +87,7 @@ class Transport:
         self._tokens = itertools.count(1)
         self._last_error: Exception | None = None
         self._closed = False
+        self._telling: set[asyncio.Task[None]] = set()
         self._connected = asyncio.Event()
         self.on_close: set[Callable[[], None]] = set()
         """Called once when the connection is closed for good."""
@@ -146,12 +147,14 @@ class Transport:
         payload: bytes,
         timeout_s: float,
         headers: dict[str, str] | None = None,
+        on_cancel: Callable[[str], None] | None = None,
     ) -> Reply:
         """Send a request and wait for the whole answer.
 
         `Unavailable` when nobody serves the subject or the connection breaks while waiting
         (``data["delivered"]`` says whether it may have arrived), `DeadlineExceeded` after
-        ``timeout_s``, `TooLarge` before sending more than the server takes.
+        ``timeout_s``, `TooLarge` before sending more than the server takes.  ``on_cancel`` is told
+        the reply subject when the caller stops waiting.
         """
         self._check(subject, len(payload))
         token = str(next(self._tokens))
@@ -178,6 +181,10 @@ class Transport:
                 subject=subject,
                 timeout_s=timeout_s,
             ) from None
+        except asyncio.CancelledError:
+            if on_cancel is not None:
+                on_cancel(f"{self._inbox}.{token}")
+            raise
         finally:
             self._waiting.pop(token, None)
         if reply.headers.get("Status") == "503" and not reply.data:
@@ -187,6 +194,16 @@ class Transport:
                 delivered=False,
             )
         return reply
+
+    def tell(self, subject: str, payload: bytes) -> None:
+        """Send a message some time soon; nobody hears of it when that fails."""
+        task = asyncio.get_running_loop().create_task(self._told(subject, payload))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _told(self, subject: str, payload: bytes) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._nats.publish(subject, payload)
 
     async def subscribe(
         self, subject: str, callback: Callable[[Msg], Awaitable[None]]
