@@ -74,6 +74,8 @@ class Context:
     """Whether a rule can run with some of its arguments bound."""
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
     """The recursive group of each rule that was asked for."""
+    todos: dict[int, Any] = field(default_factory=dict)
+    """Clauses of rules and branches, made ready to run, by the id of their tuple."""
     fixpoint: Any = None
     """The recursion that is being solved (`natalog.core.query.rules.Fixpoint`), if any."""
 

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from natalog.core.database import Database
 from natalog.core.errors import QueryBinding, QueryLimit, QueryWhere
 from natalog.core.forms import freeze
 from natalog.core.limits import QUERY_ROWS_MAX
+from natalog.core.query.analysis import (
+    Analysis,
+    analysis_of,
+    check_registered,
+    foreign_functions,
+)
 from natalog.core.query.ast import (
     BindScalar,
-    Call,
-    Clause,
     InBinding,
     InRules,
     InSource,
-    Not,
-    Or,
     Query,
     Rules,
 )
 from natalog.core.query.bind import as_collection, bind
 from natalog.core.query.builtin_rules import with_builtins
 from natalog.core.query.context import Budget, Context, Rows, Source
-from natalog.core.query.functions import FUNCTIONS
 from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_options import UNSET, with_options
 from natalog.core.query.parse_rules import check_rules, parse_rules
 from natalog.core.query.plan import Plan
 from natalog.core.query.relation import Relation, empty
-from natalog.core.query.result import QueryResult, answer, find_vars
+from natalog.core.query.result import QueryResult, answer
 from natalog.core.query.solve import check_bindable, solve
 from natalog.core.registry import EMPTY, Registry
 from natalog.core.values import make_set
@@ -98,15 +99,18 @@ def _all_differ(rows: list[tuple[Any, ...]]) -> bool:
 
 
 def _run(query: Query, inputs: Sequence[Any], functions: Registry, budget: Budget) -> QueryResult:
-    ctx, parts = _prepared(query, inputs, functions, budget)
-    names = find_vars(query)
-    wanted = frozenset(names)
+    analysis = analysis_of(query)
+    ctx, parts = _prepared(query, analysis, inputs, functions, budget)
+    wanted = analysis.wanted
     bound = frozenset(name for part in parts for name in part.columns)
-    missing = sorted(wanted - check_bindable(ctx, query.where, bound))
-    if missing:
-        raise QueryWhere(f"{', '.join(missing)} of :find are not bound.", variables=missing)
+    if bound not in analysis.bindable:
+        missing = sorted(wanted - check_bindable(ctx, query.where, bound))
+        if missing:
+            raise QueryWhere(f"{', '.join(missing)} of :find are not bound.", variables=missing)
+        if not analysis.calls_rules:
+            analysis.bindable.add(bound)
     solved = solve(ctx, query.where, parts, wanted)
-    return answer(ctx, query, _together(ctx, solved, names))
+    return answer(ctx, query, _together(ctx, solved, analysis.names))
 
 
 def _together(ctx: Context, parts: list[Relation], names: list[str]) -> Relation:
@@ -124,7 +128,11 @@ def _together(ctx: Context, parts: list[Relation], names: list[str]) -> Relation
 
 
 def _prepared(
-    query: Query, inputs: Sequence[Any], functions: Registry, budget: Budget
+    query: Query,
+    analysis: Analysis,
+    inputs: Sequence[Any],
+    functions: Registry,
+    budget: Budget,
 ) -> tuple[Context, list[Relation]]:
     """The context of a run and the relations that its inputs bind."""
     if len(inputs) != len(query.inputs):
@@ -140,12 +148,13 @@ def _prepared(
             sources[declared.name] = _source(declared.name, value)
         elif isinstance(declared, InRules):
             rules = parse_rules(value)
-    rules = with_builtins(rules)
-    check_rules(rules, query.where, sources)
-    _check_functions(query.where, functions)
+    check_registered(analysis.foreign, functions)
     for bodies in rules.values():
         for body in bodies:
-            _check_functions(body.clauses, functions)
+            check_registered(foreign_functions(body.clauses), functions)
+    if analysis.calls_rules:
+        rules = with_builtins(rules)
+        check_rules(rules, query.where, sources)
     ctx = Context(sources, rules, functions, budget)
     parts: list[Relation] = []
     for declared, value in zip(query.inputs, inputs, strict=True):
@@ -170,26 +179,3 @@ def _source(name: str, value: Any) -> Source:
             raise QueryBinding(f"A row of the source {name} is no tuple: {row!r}.", source=name)
         rows.append(tuple(freeze(item) for item in row))
     return Rows(rows)
-
-
-def _check_functions(clauses: Iterable[Clause], functions: Registry) -> None:
-    """Refuse functions that do not exist, or not with so many arguments."""
-    for clause in clauses:
-        if isinstance(clause, Call):
-            builtin = FUNCTIONS.get(clause.function)
-            if builtin is not None:
-                if not builtin.accepts(len(clause.args)):
-                    raise QueryWhere(
-                        f"{clause.function} does not take {len(clause.args)} arguments.",
-                        function=clause.function,
-                    )
-            elif clause.function != "q" and functions.get(clause.function) is None:
-                raise QueryWhere(
-                    f"There is no function or predicate {clause.function}.",
-                    function=clause.function,
-                )
-        elif isinstance(clause, Not):
-            _check_functions(clause.clauses, functions)
-        elif isinstance(clause, Or):
-            for branch in clause.branches:
-                _check_functions(branch, functions)

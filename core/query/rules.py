@@ -280,6 +280,7 @@ class Fixpoint:
         }
         self.demands: dict[tuple[str, Spots], Growing] = {}
         self.unrestricted: set[str] = set()
+        self._without: dict[tuple[int, int], tuple[Clause, ...]] = {}
 
     def ask(self, name: str, spots: Spots, seed: Relation) -> Relation:
         """Demand the answers for some bound values; returns those known so far."""
@@ -342,9 +343,9 @@ class Fixpoint:
                 if shared:
                     start = start.join(asked)
                 else:
-                    self._derive(rule, _rest(rule, number), start, asked)
+                    self._derive(rule, self._rest(rule, number), start, asked)
                     continue
-            self._derive(rule, _rest(rule, number), start)
+            self._derive(rule, self._rest(rule, number), start)
 
     def _derive(self, rule: Rule, clauses: Sequence[Clause], *seeds: Relation) -> None:
         if any(not seed.count for seed in seeds):
@@ -356,6 +357,11 @@ class Fixpoint:
         found = solved(self.ctx, clauses, seed, params)
         self.answers[rule.name].add(_numbered(found, rule))
 
-
-def _rest(rule: Rule, number: int) -> list[Clause]:
-    return [clause for spot, clause in enumerate(rule.clauses) if spot != number]
+    def _rest(self, rule: Rule, number: int) -> tuple[Clause, ...]:
+        """The clauses of a body without one."""
+        key = (id(rule), number)
+        found = self._without.get(key)
+        if found is None:
+            found = tuple(c for spot, c in enumerate(rule.clauses) if spot != number)
+            self._without[key] = found
+        return found

@@ -221,9 +221,19 @@ def solve(
     """
     ctx.budget.depth += 1
     try:
-        return _solve(ctx, [Todo(clause) for clause in clauses], _State(parts), needed)
+        return _solve(ctx, _todos(ctx, clauses), _State(parts), needed)
     finally:
         ctx.budget.depth -= 1
+
+
+def _todos(ctx: Context, clauses: Sequence[Clause]) -> list[Todo]:
+    """Clauses ready to run.  Tuples are parts of the query or its rules and live as long."""
+    if type(clauses) is not tuple:
+        return [Todo(clause) for clause in clauses]
+    found: tuple[Todo, ...] | None = ctx.todos.get(id(clauses))
+    if found is None:
+        found = ctx.todos[id(clauses)] = tuple(Todo(clause) for clause in clauses)
+    return list(found)
 
 
 def _solve(
