@@ -27,7 +27,7 @@ from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import decode, decode_one, find, kind_of, order_of
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.tree import OPEN, RowTree
-from natalog.core.index.window import CURRENT, Facts, Instants, Window, select
+from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_facts, select
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.values import Datom, Keyword, instant_ms
@@ -203,7 +203,8 @@ class Database:
         index = self.indexes.get(attr)
         if index is None:
             return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
-        return self._select(attr, index.aevt.with_first(e))
+        rows = index.aevt.with_first(e)
+        return live_facts(rows) if self.window is CURRENT else self._select(attr, rows)
 
     def scan_value(self, attr: Keyword, entry: int) -> Facts:
         """The visible facts of one attribute with one encoded value, ordered by entity."""
@@ -215,8 +216,10 @@ class Database:
             hit = facts.v == entry
             added = None if facts.added is None else facts.added[hit]
             return Facts(facts.e[hit], facts.v[hit], facts.tx[hit], added)
-        window = self._effective_window()
         rows = index.avet.with_first(entry)
+        if self.window is CURRENT:
+            return live_facts(rows, by_value=True)
+        window = self._effective_window()
         return select(rows, window, self._instants_for(window), by_value=True)
 
     def _select(self, attr: Keyword, rows: Ints) -> Facts:

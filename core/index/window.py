@@ -86,18 +86,28 @@ class Instants:
         return np.where(self.txs[spots] == txs, self.ms[spots], OPEN)
 
 
+def live_facts(rows: Ints, *, by_value: bool = False) -> Facts:
+    """The facts of ``rows`` that have not ended."""
+    count = rows.shape[1]
+    ended = rows[3]
+    if (count != 1 or ended[0] != OPEN) and count:
+        live = ended == OPEN
+        if not live.all():
+            rows = rows[:, live]
+    if by_value:
+        return Facts(rows[1], rows[0], rows[2], None)
+    return Facts(rows[0], rows[1], rows[2], None)
+
+
 def select(rows: Ints, window: Window, instants: Instants, *, by_value: bool = False) -> Facts:
     """The facts of ``rows`` (``e v added retracted``, or ``v e ...`` when ``by_value``) in view.
 
     History of one fact comes out in row order, assertions and retractions interleaved by a stable
     sort on the key.
     """
-    first, second, added, ended = rows
     if window.is_current:
-        live = ended == OPEN
-        if not live.all():
-            first, second, added = first[live], second[live], added[live]
-        return Facts(second, first, added, None) if by_value else Facts(first, second, added, None)
+        return live_facts(rows, by_value=by_value)
+    first, second, added, ended = rows
     starts_in, ends_in = events_in_view(rows, window, instants)
     if not window.history:
         keep = starts_in & ~ends_in

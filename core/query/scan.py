@@ -12,7 +12,7 @@ import numpy as np
 
 from natalog.core.database import Database
 from natalog.core.errors import EntityError, EntityIdMissing
-from natalog.core.index.encoding import find
+from natalog.core.index.encoding import Kind, find
 from natalog.core.index.pool import Ints
 from natalog.core.index.window import Facts
 from natalog.core.limits import LONG_MAX, LONG_MIN
@@ -30,6 +30,7 @@ from natalog.core.values import Keyword, value_key
 
 _FEW = 32  # distinct entities up to which lookups in the tree beat a merge with the flat column
 _BLANK = Blank()
+_E, _A, _V, _TX, _OP = range(5)
 
 
 def pattern_vars(pattern: Pattern) -> list[str]:
@@ -179,67 +180,31 @@ def _match_attribute(
 ) -> Relation:
     """Join ``bound`` with the facts of one attribute."""
     index = db.indexes.get(attr)
-    names = [term.name for term in terms if isinstance(term, Var)]
-    out = list(dict.fromkeys([*bound.columns, *names]))
+    nothing = _nothing(ctx, bound, terms)
     if index is None:
-        return empty(out, ctx.pool)
+        return nothing
     facts, rows = _fetch(db, attr, index.kind, bound, terms)
     if facts is None:
-        return empty(out, ctx.pool)
-    count = len(facts.e)
-    keep: Any = None
-    for spot, data in ((0, facts.e), (2, facts.v), (3, facts.tx)):
-        term = terms[spot]
-        if isinstance(term, Const) and not (spot == 0 and rows is None and _by_entity(term)):
-            wanted = (
-                find(term.value, index.kind, db.pool)
-                if spot == 2
-                else term.value
-                if type(term.value) is int
-                else None
-            )
-            if wanted is None or not LONG_MIN <= wanted <= LONG_MAX:
-                return empty(out, ctx.pool)
-            hit = data == wanted
-            keep = hit if keep is None else keep & hit
-    if isinstance(terms[4], Const):
-        if facts.added is None:
-            if terms[4].value is not True:
-                return empty(out, ctx.pool)
-        else:
-            hit = facts.added == (terms[4].value is True)
-            if type(terms[4].value) is not bool:
-                return empty(out, ctx.pool)
-            keep = hit if keep is None else keep & hit
+        return nothing
+    keep = _constants_hit(db, index.kind, facts, terms)
+    if keep is False:
+        return nothing
+    joined: dict[str, Column] = {}
+    if rows is not None:
+        joined = {name: column.take(rows) for name, column in bound.columns.items()}
     columns: dict[str, Column] = {}
-    data_of = {
-        0: ("long", facts.e),
-        2: (index.kind, facts.v),
-        3: ("long", facts.tx),
-    }
-    joined = (
-        {name: column.take(rows) for name, column in bound.columns.items()}
-        if (rows is not None)
-        else {}
-    )
     for spot, term in enumerate(terms):
-        if not isinstance(term, Var) or spot == 1:
+        if not isinstance(term, Var) or spot == _A:
             continue
-        if spot == 4:
-            flags = np.ones(count, np.int64) if facts.added is None else facts.added
-            column = Column("boolean", db.pool, flags.astype(np.int64))
-        else:
-            kind, data = data_of[spot]
-            column = Column(kind, db.pool, data)
+        column = _column_at(db, index.kind, facts, spot)
         other = columns.get(term.name) or joined.get(term.name)
-        if other is not None:
-            left, right = aligned(other, column)
-            hit = left == right
-            keep = hit if keep is None else keep & hit
-        if term.name not in columns and term.name not in joined:
+        if other is None:
             columns[term.name] = column
-    found = Relation({**joined, **columns}, count)
-    if keep is not None and not keep.all():
+            continue
+        left, right = aligned(other, column)
+        keep = _and(keep, left == right)
+    found = Relation({**joined, **columns}, len(facts.e))
+    if isinstance(keep, np.ndarray) and not keep.all():
         found = found.take(keep)
     if rows is not None:
         return found
@@ -248,8 +213,46 @@ def _match_attribute(
     return bound.join(found) if bound.columns or not bound.count else found
 
 
-def _by_entity(term: Const) -> bool:
-    return type(term.value) is int
+def _nothing(ctx: Context, bound: Relation, terms: list[Term]) -> Relation:
+    """No rows, with the variables that a match would have."""
+    names = [term.name for term in terms if isinstance(term, Var)]
+    return empty(list(dict.fromkeys([*bound.columns, *names])), ctx.pool)
+
+
+def _and(mask: Any, hit: Any) -> Any:
+    return hit if mask is None else mask & hit
+
+
+def _constants_hit(db: Database, kind: Kind, facts: Facts, terms: list[Term]) -> Any:
+    """A mask of the facts that agree with the constants: None for all of them, False for none."""
+    keep: Any = None
+    value, tx, op = terms[_V], terms[_TX], terms[_OP]
+    if isinstance(value, Const):
+        entry = find(value.value, kind, db.pool)
+        if entry is None:
+            return False
+        keep = facts.v == entry
+    if isinstance(tx, Const):
+        if type(tx.value) is not int or not LONG_MIN <= tx.value <= LONG_MAX:
+            return False
+        keep = _and(keep, facts.tx == tx.value)
+    if isinstance(op, Const):
+        if type(op.value) is not bool or (facts.added is None and not op.value):
+            return False
+        if facts.added is not None:
+            keep = _and(keep, facts.added == op.value)
+    return keep
+
+
+def _column_at(db: Database, kind: Kind, facts: Facts, spot: int) -> Column:
+    """The facts' entities, values, transactions or operations."""
+    if spot == _OP:
+        if facts.added is None:
+            return Column("boolean", db.pool, np.ones(len(facts.e), np.int64))
+        return Column("boolean", db.pool, facts.added.astype(np.int64))
+    if spot == _V:
+        return Column(kind, db.pool, facts.v)
+    return Column("long", db.pool, facts.e if spot == _E else facts.tx)
 
 
 def _fetch(
@@ -285,6 +288,9 @@ def _fetch(
 
 def _by_entities(db: Database, attr: Keyword, entities: Ints) -> tuple[Facts, Ints]:
     """The facts of many entities, and for each the number of the entity it belongs to."""
+    if len(entities) == 1:
+        facts = db.scan_entity(attr, int(entities[0]))
+        return facts, np.zeros(len(facts.e), dtype=np.int64)
     if len(entities) <= _FEW:
         parts = [db.scan_entity(attr, e) for e in entities.tolist()]
         sizes = [len(part.e) for part in parts]
