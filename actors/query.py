@@ -36,20 +36,20 @@ from natalog.actors.views import Asker, Compute, Views
 from natalog.core import entity as entities
 from natalog.core import pull as pulls
 from natalog.core.database import Database
+from natalog.core.diff import diff, tx_range
 from natalog.core.edn import read as read_edn
 from natalog.core.errors import (
     BadRequest,
     Busy,
     IndexError_,
     QueryTimeout,
-    ViewRefused,
 )
 from natalog.core.limits import QUERY_TIMEOUT_S
 from natalog.core.query import Plan, QueryResult, q
 from natalog.core.query.ast import InSource, Query
 from natalog.core.query.parse import parse_query
 from natalog.core.registry import Registry
-from natalog.core.values import Keyword, make_set, ms_instant, value_key
+from natalog.core.values import Keyword, make_set, ms_instant
 
 log = logging.getLogger("natalog.query")
 
@@ -121,6 +121,7 @@ class QueryActor:
             "with": self._with,
             "history": self._history,
             "diff": self._diff,
+            "tx-range": self._tx_range,
         }
 
     @property
@@ -388,21 +389,17 @@ class QueryActor:
         asker = self._asker(request, fields)
         db = await self._views.value(asker)
         limit = integer(fields, "limit")
-        state = self._hub.state(request.database, request.branch)
-        commits = [] if state is None else state.commits.latest(limit)
+        nodes = await self._hub.archive.history(request.database, request.branch, db, limit)
 
         def job(_: Expired) -> Answer:
-            table = db.instants()
-            instants = dict(zip(table.txs.tolist(), table.ms.tolist(), strict=True))
             found = [
                 Struct(
-                    commit_id=commit,
-                    parents=parents,
-                    tx=tx,
-                    instant=ms_instant(instants[tx]) if tx in instants else None,
+                    commit_id=node.id,
+                    parents=list(node.parents),
+                    tx=node.tx,
+                    instant=ms_instant(node.instant_ms) if node.instant_ms else None,
                 )
-                for commit, parents, tx in commits
-                if tx <= db.max_tx
+                for node in nodes
             ]
             return bare(found, db, len(found))
 
@@ -415,17 +412,33 @@ class QueryActor:
         after = await self._views.gather(asker, fields.get("to"))
 
         def job(expired: Expired) -> Answer:
-            old, new = before(), after()
-            if old.is_history or new.is_history:
-                raise ViewRefused("A diff compares values, not histories.")
-            left, right = facts_of(old), facts_of(new)
+            new = after()
+            found = diff(before(), new)
             if expired():
                 raise QueryTimeout("The deadline of the request passed.")
-            found = Struct(
-                added=[fact for key, fact in right.items() if key not in left],
-                removed=[fact for key, fact in left.items() if key not in right],
+            body = Struct(
+                added=[[d.e, d.a, d.v] for d in found.added],
+                removed=[[d.e, d.a, d.v] for d in found.removed],
             )
-            return bare(found, new, len(found["added"]) + len(found["removed"]))
+            return bare(body, new, len(found.added) + len(found.removed))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _tx_range(self, request: Request) -> Prepared:
+        fields, asker, view = await self._read(request, ("from", "to"))
+        start, end = integer(fields, "from"), integer(fields, "to")
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            found = [
+                Struct(
+                    tx=tx,
+                    instant=None if ms is None else ms_instant(ms),
+                    datoms=datom_rows(datoms),
+                )
+                for tx, ms, datoms in tx_range(db, start, end)
+            ]
+            return bare(found, db, sum(len(entry["datoms"]) for entry in found))
 
         return Prepared(job, None, asker.deadline)
 
@@ -507,12 +520,3 @@ def result_body(result: QueryResult, basis: int | None) -> Bare:
 def bare(found: Any, db: Database, rows: int) -> Answer:
     """An answer that stands alone in EDN and JSON."""
     return Answer(Bare(found, {"basis": db.max_tx}), db.max_tx, rows)
-
-
-def facts_of(db: Database) -> dict[Any, list[Any]]:
-    """The facts ``[e a v]`` that are visible in a value, each under its key."""
-    return {
-        (datom.e, datom.a, value_key(datom.v)): [datom.e, datom.a, datom.v]
-        for datom in db.datoms("eavt")
-        if datom.added
-    }

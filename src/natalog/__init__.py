@@ -26,6 +26,7 @@ from natalog.report import (
     QueryPlan,
     QueryStats,
     Rejection,
+    Transaction,
     TxReport,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "Symbol",
     "Tagged",
     "Timeout",
+    "Transaction",
     "TxReport",
     "__version__",
     "connect",

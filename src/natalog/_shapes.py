@@ -93,6 +93,14 @@ def time_point(t: Any) -> int | datetime:
     return t
 
 
+def tx_id(t: Any) -> int | None:
+    """A tx id, that of a report, or None."""
+    point = None if t is None else time_point(t)
+    if isinstance(point, datetime):
+        raise InvalidTimePoint(f"{t!r} is no transaction id", given=repr(t))
+    return point
+
+
 def components(index: Any, parts: Sequence[Any]) -> tuple[str, list[Any]]:
     """The index by its bare name, and its components; strings in place of attributes are names."""
     name = str(index).lstrip(":")

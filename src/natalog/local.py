@@ -28,13 +28,13 @@ from natalog._shapes import (
     query_answer,
     time_point,
     transaction,
+    tx_id,
 )
 from natalog.core import diff as _diff
 from natalog.core import query as _query
 from natalog.core import transact as _transact
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database as Value
-from natalog.core.diff import Transaction
 from natalog.core.edn import read
 from natalog.core.entity import entity
 from natalog.core.errors import (
@@ -51,7 +51,7 @@ from natalog.core.pull import pull, pull_many
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, Keyword, instant_ms, ms_instant
 from natalog.core.versioning import forked
-from natalog.report import Commit, Diff, QueryAnswer, QueryPlan, QueryStats, TxReport
+from natalog.report import Commit, Diff, QueryAnswer, QueryPlan, QueryStats, Transaction, TxReport
 
 
 def _machine_clock() -> int:
@@ -292,10 +292,14 @@ class Conn:
         )
 
     def tx_range(
-        self, start: int | None = None, end: int | None = None, *, timeout: float | None = None
+        self, start: Any = None, end: Any = None, *, timeout: float | None = None
     ) -> list[Transaction]:
-        """The transactions from ``start`` to before ``end`` with their datoms."""
-        return _diff.tx_range(self._branch.value, start, end)
+        """The transactions from ``start`` to before ``end`` with their datoms, oldest first."""
+        found = _diff.tx_range(self._branch.value, tx_id(start), tx_id(end))
+        return [
+            Transaction(tx, None if ms is None else ms_instant(ms), datoms)
+            for tx, ms, datoms in found
+        ]
 
     def gc(
         self,

@@ -69,6 +69,14 @@ class Commit:
     instant: datetime | None = None
 
 
+class Transaction(NamedTuple):
+    """What one transaction did: its id, its instant, its datoms in EAVT order."""
+
+    tx: int
+    instant: datetime | None
+    datoms: list[Datom]
+
+
 @dataclass(frozen=True, slots=True)
 class Diff:
     """How two database values differ: facts ``(e, a, v)`` only in the second, only in the first."""

@@ -25,7 +25,7 @@ from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
 from natalog.core.errors import Unavailable
 from natalog.core.values import Datom
-from natalog.report import Commit, Diff, PublishAck, QueryPlan, Rejection, TxReport
+from natalog.report import Commit, Diff, PublishAck, QueryPlan, Rejection, Transaction, TxReport
 
 T = TypeVar("T")
 
@@ -250,6 +250,11 @@ class Conn:
 
     def diff(self, left: Database, right: Database, *, timeout: float | None = None) -> Diff:
         return self._loop.run(self._inner.diff(left.inner, right.inner, timeout=timeout))
+
+    def tx_range(
+        self, start: Any = None, end: Any = None, *, timeout: float | None = None
+    ) -> list[Transaction]:
+        return self._loop.run(self._inner.tx_range(start, end, timeout=timeout))
 
     def gc(
         self,

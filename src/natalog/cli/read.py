@@ -239,6 +239,10 @@ def datoms(
 def log(
     database: DatabaseArgument,
     since: Annotated[int, typer.Option("--since", metavar="TX", help="Begin after this.")] = 0,
+    start: Annotated[
+        int | None, typer.Option("--from", metavar="TX", help="Begin with this.")
+    ] = None,
+    end: Annotated[int | None, typer.Option("--to", metavar="TX", help="End before this.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most this many.")] = None,
     with_datoms: Annotated[bool, typer.Option("--datoms", help="Show the facts too.")] = False,
     branch: BranchOption = "db",
@@ -250,15 +254,27 @@ def log(
 ) -> None:
     """Show the transactions in the log, oldest first.
 
-    Example: natalog log people --limit 20 --datoms
+    Examples:
+
+    natalog log people --limit 20 --datoms
+
+    natalog log people --from 4503599627370498 --to 4503599627370500
     """
     out = Output(json, edn)
+    if start is not None:
+        since = max(since, start - 1)
 
     async def work(client: Client) -> None:
-        reports = read_log(client.session, database, branch, since, limit)
+        reports = _before(read_log(client.session, database, branch, since, limit), end)
         await _print_reports(out, reports, with_datoms)
 
     run_with_client(nats, context, timeout, work)
+
+
+async def _before(reports: AsyncIterator[TxReport], end: int | None) -> AsyncIterator[TxReport]:
+    async for report in reports:
+        if end is None or report.tx < end:
+            yield report
 
 
 async def _print_reports(out: Output, reports: AsyncIterator[TxReport], with_datoms: bool) -> None:

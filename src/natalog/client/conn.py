@@ -9,13 +9,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from natalog._shapes import checked_name, time_point, transaction
+from natalog._shapes import checked_name, time_point, transaction, tx_id
 from natalog.client.database import Database
 from natalog.client.reports import Feed, follow
 from natalog.client.session import READ, WRITE, Repeat, Session
 from natalog.core.codec import pack
 from natalog.core.errors import BadRequest, DatabaseNotFound, Unavailable
-from natalog.report import Commit, Diff, PublishAck, TxReport, report_from_map
+from natalog.report import (
+    Commit,
+    Diff,
+    PublishAck,
+    Transaction,
+    TxReport,
+    datoms_from_rows,
+    report_from_map,
+)
 
 
 class Conn:
@@ -233,6 +241,23 @@ class Conn:
             added=[tuple(row[:3]) for row in found["added"]],
             removed=[tuple(row[:3]) for row in found["removed"]],
         )
+
+    async def tx_range(
+        self, start: Any = None, end: Any = None, *, timeout: float | None = None
+    ) -> list[Transaction]:
+        """The transactions from ``start`` to before ``end`` with their datoms, oldest first.
+
+        Both are transaction ids or reports, None for open.  Retractions are there, purged facts are
+        not.  Raises `NoHistory`, `InvalidTimePoint`.
+        """
+        body = {"from": tx_id(start), "to": tx_id(end), "basis": self._seen or None}
+        answer = await self._session.ask(
+            self._subject("tx-range"), body, timeout_s=timeout, repeat=READ
+        )
+        return [
+            Transaction(entry["tx"], entry.get("instant"), datoms_from_rows(entry["datoms"]))
+            for entry in answer.body["result"]
+        ]
 
     # --- upkeep --------------------------------------------------------------------------------
 
