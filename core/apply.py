@@ -7,7 +7,7 @@ arrive at equal values.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
@@ -15,12 +15,14 @@ import numpy as np
 from natalog.core.changes import Changes, Purge
 from natalog.core.database import Database
 from natalog.core.index.attribute import AttributeIndex
-from natalog.core.index.encoding import Kind, decode, encode, find, kind_of
-from natalog.core.index.pool import ValuePool
+from natalog.core.index.encoding import Kind, decode, encode, encode_many, find, kind_of
+from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.tree import OPEN, Fence, Row, RowTree
 from natalog.core.index.window import CURRENT
 from natalog.core.schema import TX_INSTANT, Schema
 from natalog.core.values import Datom, Keyword
+
+_BULK: Final = 16  # assertions of one attribute from which columns beat single rows
 
 
 def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None) -> Database:
@@ -82,17 +84,22 @@ def _add(
     pool = db.pool
     tx = changes.tx
     fresh: list[Row] = []
+    blocks: list[Ints] = []
     stale: list[tuple[Keyword, int]] = []
     for attr, group in groups.items():
         kind, indexed, forgets = _shape(schema, attr)
         index = indexes.get(attr) or AttributeIndex.empty(kind, indexed)
+        code = pool.code(attr)
+        if len(group) >= _BULK and all(datom[4] for datom in group):
+            indexes[attr], newcomers = _extended(index, group, tx, pool)
+            blocks.append(np.stack((newcomers, np.full(len(newcomers), code))))
+            continue
         drop = forgets or not keep_history
         opened, closed = _fold(group, index.kind, pool)
         inserts: list[Row] = [(e, v, tx, OPEN) for e, v in opened]
         if not drop:
             inserts.extend((*key, tx, tx) for key, origin in closed.items() if origin != "old")
         closes: list[Fence] = [key for key, origin in closed.items() if origin != "new"]
-        code = pool.code(attr)
         seen: set[int] = set()
         for e, *_ in inserts:
             if e not in seen:
@@ -109,9 +116,30 @@ def _add(
             stale.extend((attr, e) for e, _ in closes)
     if fresh:
         entities = entities.apply(fresh)
+    if blocks:
+        entities = entities.apply(np.concatenate(blocks, axis=1))
     for attr, e in stale:
         entities = _forget(indexes, entities, attr, e, pool)
     return entities
+
+
+def _extended(
+    index: AttributeIndex, group: list[Datom], tx: int, pool: ValuePool
+) -> tuple[AttributeIndex, Ints]:
+    """An index with many new facts, and the entities that had none in it before."""
+    entities, _, values, *_ = zip(*group, strict=True)
+    block = np.empty((4, len(group)), dtype=np.int64)
+    block[0] = entities
+    block[1] = encode_many(values, index.kind, pool)
+    block[2] = tx
+    block[3] = OPEN
+    avet = None if index.avet is None else index.avet.apply(block[[1, 0, 2, 3]])
+    newcomers = np.unique(block[0])
+    aevt = index.aevt
+    if aevt.count and newcomers[0] <= aevt.leaves[-1][0, -1]:
+        known = [bool(aevt.with_first(e).shape[1]) for e in newcomers.tolist()]
+        newcomers = newcomers[~np.array(known, dtype=np.bool_)]
+    return AttributeIndex(index.kind, aevt.apply(block), avet), newcomers
 
 
 def _has_entity(aevt: RowTree, e: int) -> bool:

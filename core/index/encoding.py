@@ -8,7 +8,7 @@ code of the database's `ValuePool`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -80,6 +80,17 @@ def encode(value: Any, kind: Kind, pool: ValuePool) -> int:
     if kind == "double":
         return double_bits(value)
     return int(value)
+
+
+def encode_many(values: Sequence[Any], kind: Kind, pool: ValuePool) -> Ints:
+    """The column of values that all have the class of ``kind``."""
+    if kind == "code":
+        return pool.codes(values)
+    if kind == "double":
+        return double_column(np.array(values, dtype=np.float64))
+    if kind == "instant":
+        return np.array([instant_ms(value) for value in values], dtype=np.int64)
+    return np.array(values, dtype=np.int64)
 
 
 def find(value: Any, kind: Kind, pool: ValuePool) -> int | None:

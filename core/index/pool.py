@@ -54,6 +54,16 @@ class ValuePool:
             self._codes[key] = code
             return code
 
+    def codes(self, values: Iterable[Any]) -> Ints:
+        """The codes of several values, new ones for those the pool has not seen."""
+        known = self._codes.get
+        code = self.code
+        found = []
+        for value in values:
+            one = known(value) if type(value) is str else None
+            found.append(code(value) if one is None else one)
+        return np.array(found, dtype=np.int64)
+
     def find(self, value: Any) -> int:
         """The code of ``value``, or -1 when no fact ever had it."""
         return self._codes.get(value_key(value), -1)

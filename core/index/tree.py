@@ -27,7 +27,7 @@ Key = tuple[int, ...]
 """One or two leading columns."""
 Row = tuple[int, ...]
 
-_BULK: Final = 4  # inserts into one leaf from which a merge beats single insertions
+_BULK: Final = 4  # more rows than this are inserted as a block
 
 
 class RowTree:
@@ -165,7 +165,7 @@ class RowTree:
 
     def apply(
         self,
-        inserts: list[Row],
+        inserts: list[Row] | Ints,
         closes: Iterable[Fence] = (),
         at: int = 0,
         *,
@@ -174,7 +174,8 @@ class RowTree:
         """A new table with rows ended and added.
 
         ``closes``: keys whose open row ends at transaction ``at`` (or vanishes, with ``drop``);
-        ``inserts``: full rows.  A key that is not open is ignored.
+        ``inserts``: full rows, a list of tuples or a block of columns.  A key that is not open is
+        ignored.
         """
         leaves = list(self.leaves)
         fences = list(self.fences)
@@ -205,14 +206,18 @@ class RowTree:
             kept = [number for number, leaf in enumerate(leaves) if leaf.shape[1]]
             leaves = [leaves[number] for number in kept]
             fences = [fences[number] for number in kept]
-        if inserts:
-            inserts.sort()
-            _insert(leaves, fences, inserts, self.width)
+        if isinstance(inserts, list) and len(inserts) > _BULK:
+            inserts = np.array(inserts, dtype=np.int64).T
+        if isinstance(inserts, list):
+            for row in sorted(inserts, reverse=True):
+                _insert(leaves, fences, np.array(row, dtype=np.int64)[:, None])
+                opened += self.width == 2 or row[3] == OPEN
             count += len(inserts)
-            if self.width == 4:
-                opened += sum(1 for row in inserts if row[3] == OPEN)
-            else:
-                opened += len(inserts)
+        elif inserts.shape[1]:
+            _insert(leaves, fences, _sorted(inserts))
+            count += inserts.shape[1]
+            ended = 0 if self.width == 2 else int(np.count_nonzero(inserts[3] != OPEN))
+            opened += inserts.shape[1] - ended
         return RowTree(self.width, leaves, fences, count, opened)
 
     def without(self, k1: int, k2: int, ended_before: Ints | None = None) -> RowTree:
@@ -293,55 +298,65 @@ def _pieces(rows: Ints, size: int) -> Iterator[Ints]:
         yield rows[:, start : start + size].copy()
 
 
-def _insert(leaves: list[Ints], fences: list[Fence], rows: list[Row], width: int) -> None:
-    """Merge sorted ``rows`` into ``leaves``, splitting what grows too large.  In place."""
+def _sorted(rows: Ints) -> Ints:
+    """A block of rows in order."""
+    keys = (rows[1], rows[0]) if rows.shape[0] == 2 else (rows[3], rows[2], rows[1], rows[0])
+    return rows[:, np.lexsort(keys)]
+
+
+def _insert(leaves: list[Ints], fences: list[Fence], rows: Ints) -> None:
+    """Merge a sorted block into ``leaves``, splitting what grows too large.  In place."""
     if not leaves:
-        block = np.array(rows, dtype=np.int64).T
-        leaves.extend(_pieces(block, LEAF_ROWS_MAX))
+        leaves.extend(_pieces(rows, LEAF_ROWS_MAX))
         fences.extend(map(_fence, leaves))
         return
     # Right to left, so that splits do not move the leaves still to be visited.
-    end = len(rows)
+    end = rows.shape[1]
     while end:
-        number = max(bisect_right(fences, rows[end - 1][:2]) - 1, 0)
-        start = 0 if number == 0 else bisect_left(rows, fences[number], 0, end)
+        last = (int(rows[0, end - 1]), int(rows[1, end - 1]))
+        number = max(bisect_right(fences, last) - 1, 0)
         # Rows that equal the fence of this leaf belong here, those below to an earlier leaf.
-        group = rows[start:end]
+        start = 0 if number == 0 else _position(rows[:, :end], fences[number])
+        group = rows[:, start:end]
         end = start
         leaf = leaves[number]
-        merged = _merge(leaf, group, width)
+        merged = _merge(leaf, group)
         if merged.shape[1] <= LEAF_ROWS_MAX:
             leaves[number] = merged
             fences[number] = _fence(merged)
             continue
-        at_the_end = number == len(leaves) - 1 and group[0][:2] >= (
-            int(leaf[0, -1]),
-            int(leaf[1, -1]),
-        )
+        beyond = _fence(group) >= (int(leaf[0, -1]), int(leaf[1, -1]))
         # Appending leaves full leaves behind, inserting leaves half-full ones.
-        size = LEAF_ROWS_MAX if at_the_end else max(LEAF_ROWS_MAX // 2, 1)
+        appending = beyond and number == len(leaves) - 1
+        size = LEAF_ROWS_MAX if appending else max(LEAF_ROWS_MAX // 2, 1)
         parts = list(_pieces(merged, size))
         leaves[number : number + 1] = parts
         fences[number : number + 1] = map(_fence, parts)
 
 
-def _merge(leaf: Ints, group: list[Row], width: int) -> Ints:
-    size = leaf.shape[1]
-    if len(group) < _BULK:
-        for row in group:
-            spot = _position(leaf, row[:2], "right")
-            grown = np.empty((width, size + 1), dtype=np.int64)
-            grown[:, :spot] = leaf[:, :spot]
-            grown[:, spot] = row
-            grown[:, spot + 1 :] = leaf[:, spot:]
-            leaf = grown
-            size += 1
-        return leaf
-    block = np.array(group, dtype=np.int64).T
-    first, last = group[0], group[-1]
-    spot = _position(leaf, first[:2], "right")
-    if spot == size or (int(leaf[0, spot]), int(leaf[1, spot])) > last[:2]:
-        return np.concatenate((leaf[:, :spot], block, leaf[:, spot:]), axis=1)
-    both = np.concatenate((leaf, block), axis=1)
-    order = np.lexsort((both[2], both[1], both[0]) if width == 4 else (both[1], both[0]))
-    return np.ascontiguousarray(both[:, order])
+def _merge(leaf: Ints, group: Ints) -> Ints:
+    """The rows of a leaf and of a sorted block, in order."""
+    width, size = leaf.shape
+    added = group.shape[1]
+    spot = _position(leaf, _fence(group), "right")
+    last = (int(group[0, -1]), int(group[1, -1]))
+    if spot == size or (int(leaf[0, spot]), int(leaf[1, spot])) > last:
+        grown = np.empty((width, size + added), dtype=np.int64)
+        grown[:, :spot] = leaf[:, :spot]
+        grown[:, spot : spot + added] = group
+        grown[:, spot + added :] = leaf[:, spot:]
+        return grown
+    low = leaf[0].searchsorted(group[0])
+    spots = leaf[0].searchsorted(group[0], "right")
+    # Within the rows of one first column the second decides; mostly the new one is the largest.
+    inside = np.flatnonzero((spots > low) & (leaf[1][spots - 1] > group[1]))
+    for number in inside.tolist():
+        first, end = int(low[number]), int(spots[number])
+        spots[number] = first + leaf[1, first:end].searchsorted(group[1, number], "right")
+    places = spots + np.arange(added)
+    kept = np.ones(size + added, dtype=np.bool_)
+    kept[places] = False
+    grown = np.empty((width, size + added), dtype=np.int64)
+    grown[:, places] = group
+    grown[:, kept] = leaf
+    return grown
