@@ -209,7 +209,7 @@ class RowTree:
         if isinstance(inserts, list) and len(inserts) > _BULK:
             inserts = np.array(inserts, dtype=np.int64).T
         if isinstance(inserts, list):
-            for row in sorted(inserts, reverse=True):
+            for row in sorted(inserts):
                 _insert(leaves, fences, np.array(row, dtype=np.int64)[:, None])
                 opened += self.width == 2 or row[3] == OPEN
             count += len(inserts)

@@ -101,3 +101,10 @@ def test_a_scan_can_start_anywhere() -> None:
     assert rows_of(found[:2]) == [
         (a, b) for a in range(4, 10) for b in range(3) if (a, b) >= (4, 1)
     ]
+
+
+def test_a_fact_asserted_twice_in_one_transaction_ends_as_the_open_one() -> None:
+    tree = RowTree.empty().apply([(1, 1, 5, OPEN), (1, 1, 5, 5)])
+    tree._check()
+    ended = tree.apply([], [(1, 1)], 7)
+    assert rows_of(ended.with_both(1, 1)) == [(1, 1, 5, 5), (1, 1, 5, 7)]
