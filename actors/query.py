@@ -44,11 +44,12 @@ from natalog.core.errors import (
     IndexError_,
     QueryTimeout,
 )
-from natalog.core.limits import QUERY_TIMEOUT_S
+from natalog.core.limits import CONFLICTS_MAX, QUERY_TIMEOUT_S
 from natalog.core.query import Plan, QueryResult, q
 from natalog.core.query.ast import InSource, Query
 from natalog.core.query.parse import parse_query
 from natalog.core.registry import Registry
+from natalog.core.transact import Conflict
 from natalog.core.values import Keyword, make_set, ms_instant
 
 log = logging.getLogger("natalog.query")
@@ -78,6 +79,8 @@ class Answer:
     rows: int = 0
 
 
+Conflicts = Callable[[Database, Any, int], list[Conflict]]
+"""`core.transact.schema_conflicts` with clock and functions bound: (database, tx-data, limit)."""
 Job = Callable[[Expired], Answer]
 
 
@@ -100,6 +103,7 @@ class QueryActor:
         metrics: Metrics,
         speculate: Process,
         functions: Registry,
+        conflicts: Conflicts,
         *,
         workers: int,
     ) -> None:
@@ -109,6 +113,7 @@ class QueryActor:
         self._metrics = metrics
         self._speculate = speculate
         self._functions = functions
+        self._conflicts = conflicts
         self._limiter = CapacityLimiter(workers)
         self._waiting = 0
         self._running = Running()
@@ -122,6 +127,7 @@ class QueryActor:
             "history": self._history,
             "diff": self._diff,
             "tx-range": self._tx_range,
+            "schema-conflicts": self._schema_conflicts,
         }
 
     @property
@@ -381,6 +387,22 @@ class QueryActor:
             report = self._speculate(db, fields["tx_data"], fields.get("tx_meta"))
             body = report_struct(report, None, database=request.database, branch=request.branch)
             return Answer(body, db.max_tx, len(report.datoms))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _schema_conflicts(self, request: Request) -> Prepared:
+        fields, asker, view = await self._read(request, ("tx_data", "limit"))
+        if "tx_data" not in fields:
+            raise BadRequest("schema-conflicts takes tx_data.", endpoint="schema-conflicts")
+        limit = integer(fields, "limit", minimum=1) or CONFLICTS_MAX
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            found = [
+                Struct(conflict._asdict())
+                for conflict in self._conflicts(db, fields["tx_data"], limit)
+            ]
+            return bare(found, db, len(found))
 
         return Prepared(job, None, asker.deadline)
 

@@ -37,6 +37,8 @@ TUPLE_LENGTH_MAX = 8
 # --- transactions --------------------------------------------------------------------------------
 TRANSACTION_DATOMS_MAX = 1_000_000
 """Datoms that one transaction may produce."""
+CONFLICTS_MAX = 20
+"""Entities or values that an error about a refused schema change names."""
 BLOCK_TRANSACTIONS_MAX = 512
 """Transactions committed in one block of the log."""
 BLOCK_BYTES_TARGET = 512 * 1024

@@ -1,11 +1,12 @@
 """What the schema allows: the form of a declaration, and how one may change.
 
 The rules hold for every way of writing a declaration, maps and single facts alike.  An attribute
-is *used* when a fact with it exists, now or in the history.  `check_change` names what blocks it.
+is *used* when a fact with it exists, now or in the history.  `refusals` names what is in the way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from natalog.core.errors import TransactSchema
@@ -39,14 +40,14 @@ _SLOT_TYPES: Final = VALUE_TYPES - {"tuple"}
 class Usage(Protocol):
     """What the data say about an attribute, asked only when a change depends on it."""
 
-    def used(self, attr: Keyword) -> bool:
-        """Whether a fact with ``attr`` exists or existed."""
+    def users(self, attr: Keyword) -> list[int]:
+        """Entities that have or had a fact with ``attr``; a bounded number of them."""
 
-    def crowded(self, attr: Keyword) -> int | None:
-        """An entity with more than one value of ``attr``."""
+    def crowded(self, attr: Keyword) -> list[int]:
+        """Entities with more than one value of ``attr``; a bounded number of them."""
 
-    def duplicate(self, attr: Keyword) -> Any:
-        """A value of ``attr`` that two entities have, None if there is none."""
+    def shared(self, attr: Keyword) -> list[tuple[Any, list[int]]]:
+        """Values of ``attr`` that several entities have; a bounded number, with these entities."""
 
 
 def is_reserved(ident: Keyword) -> bool:
@@ -146,65 +147,80 @@ def _check_tuple(attribute: Attribute, schema: Schema) -> None:
         raise TransactSchema(f"The composite {ident} cannot have many values.", attribute=ident)
 
 
-def check_change(
+def refusals(
     old: Attribute, new: Attribute | None, schema: Schema, usage: Usage, *, backfill: bool
-) -> None:
-    """Raise `TransactSchema` unless a declared attribute may change from ``old`` to ``new``.
+) -> Iterator[TransactSchema]:
+    """Why a declared attribute may not change from ``old`` to ``new``; nothing when it may.
 
     ``new`` is None when it is removed; ``schema`` is the one after the change.  ``backfill``: an
-    index or uniqueness may be added to data that exist.
+    index or uniqueness may be added to data that exist.  Facts in the way are named by ``entities``
+    and ``values`` in the data of an error.
     """
     ident = old.ident
     if new is None or new.ident is not ident:
-        _require_unused(old, usage, "removed or renamed")
+        yield from _if_used(old, usage, "removed or renamed")
         if schema.composites.get(ident) and schema.get(ident) is None:
-            raise _refused(ident, "it is part of a composite tuple")
+            yield _refused(ident, "it is part of a composite tuple")
         if new is None:
             return
     if new.declared_type != old.declared_type:
-        _require_unused(old, usage, "given another type")
+        yield from _if_used(old, usage, "given another type")
     shape = (new.tuple_attrs, new.tuple_types, new.tuple_type)
     if shape != (old.tuple_attrs, old.tuple_types, old.tuple_type):
-        raise _refused(ident, "the shape of a tuple is fixed")
+        yield _refused(ident, "the shape of a tuple is fixed")
     if new.many and not old.many:
         if new.unique is not None:
-            raise _refused(ident, "a unique attribute has one value")
+            yield _refused(ident, "a unique attribute has one value")
         if schema.composites.get(ident):
-            raise _refused(ident, "a part of a composite tuple has one value")
+            yield _refused(ident, "a part of a composite tuple has one value")
     if old.many and not new.many:
-        entity = usage.crowded(ident)
-        if entity is not None:
-            raise TransactSchema(
-                f"{ident} cannot be limited to one value: entity {entity} has several.",
+        crowded = usage.crowded(ident)
+        if crowded:
+            yield TransactSchema(
+                f"{ident} cannot be limited to one value: entity {crowded[0]} has several.",
                 attribute=ident,
-                entity=entity,
+                entity=crowded[0],
+                entities=crowded,
             )
-    if old.index and not new.index and usage.used(ident):
-        raise _refused(ident, "the index of a used attribute stays")
-    if new.index and not old.index and not old.has_avet and not backfill and usage.used(ident):
-        raise _refused(ident, "an index can be added to a used attribute only with backfill")
-    if new.unique is not None and old.unique is None and new.many:
-        raise _refused(ident, "only an attribute with one value can become unique")
-    if new.unique is not None and old.unique is None and usage.used(ident):
-        if not backfill:
-            raise _refused(ident, "uniqueness can be added to a used attribute only with backfill")
-        taken = usage.duplicate(ident)
-        if taken is not None:
-            raise TransactSchema(
-                f"{ident} cannot become unique: several entities have {taken!r}.",
-                attribute=ident,
-                value=taken,
-            )
+    if old.index and not new.index:
+        yield from _while_used(ident, usage, "the index of a used attribute stays")
+    if new.index and not old.index and not old.has_avet and not backfill:
+        why = "an index can be added to a used attribute only with backfill"
+        yield from _while_used(ident, usage, why)
+    if new.unique is not None and old.unique is None:
+        if new.many:
+            yield _refused(ident, "only an attribute with one value can become unique")
+        elif not backfill:
+            why = "uniqueness can be added to a used attribute only with backfill"
+            yield from _while_used(ident, usage, why)
+        else:
+            shared = usage.shared(ident)
+            if shared:
+                yield TransactSchema(
+                    f"{ident} cannot become unique: several entities have {shared[0][0]!r}.",
+                    attribute=ident,
+                    value=shared[0][0],
+                    values=[value for value, _ in shared],
+                    entities=sorted({e for _, entities in shared for e in entities}),
+                )
 
 
-def _require_unused(old: Attribute, usage: Usage, what: str) -> None:
-    if usage.used(old.ident):
-        raise TransactSchema(
+def _if_used(old: Attribute, usage: Usage, what: str) -> Iterator[TransactSchema]:
+    users = usage.users(old.ident)
+    if users:
+        yield TransactSchema(
             f"{old.ident} cannot be {what}: facts with it exist, now or in the history.",
             attribute=old.ident,
             entity=old.eid,
+            entities=users,
         )
 
 
-def _refused(ident: Keyword, why: str) -> TransactSchema:
-    return TransactSchema(f"{ident} cannot be changed like this: {why}.", attribute=ident)
+def _while_used(ident: Keyword, usage: Usage, why: str) -> Iterator[TransactSchema]:
+    users = usage.users(ident)
+    if users:
+        yield _refused(ident, why, entities=users)
+
+
+def _refused(ident: Keyword, why: str, **data: Any) -> TransactSchema:
+    return TransactSchema(f"{ident} cannot be changed like this: {why}.", attribute=ident, **data)

@@ -17,8 +17,19 @@ from __future__ import annotations
 
 from natalog.core.changes import Changes, Purge
 from natalog.core.transact.functions import EMPTY, Registry
-from natalog.core.transact.process import next_tx, process
+from natalog.core.transact.process import Conflict, next_tx, process, schema_conflicts
 from natalog.core.transact.report import TxReport
 from natalog.core.values import Keyword
 
-__all__ = ["EMPTY", "Changes", "Keyword", "Purge", "Registry", "TxReport", "next_tx", "process"]
+__all__ = [
+    "EMPTY",
+    "Changes",
+    "Conflict",
+    "Keyword",
+    "Purge",
+    "Registry",
+    "TxReport",
+    "next_tx",
+    "process",
+    "schema_conflicts",
+]

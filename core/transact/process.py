@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from natalog.core.errors import TransactSchema, TransactSyntax
-from natalog.core.limits import LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
+from natalog.core.errors import NatalogError, TransactSchema, TransactSyntax
+from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
 from natalog.core.materialise import materialised
 from natalog.core.schema import TX_INSTANT
 from natalog.core.transact.coerce import stored_value
@@ -53,20 +53,84 @@ def process(
     operations, tx_meta = _unwrap(tx_data, tx_meta)
     if tx is None:
         tx = next_tx(db)
+
+    def fresh(bindings: Bindings) -> Work:
+        return Work(db, tx, None, functions, bindings)
+
+    work = _worked(fresh, operations, tx_meta, now_ms)
+    return _report(work, db, tx_meta)
+
+
+class Conflict(NamedTuple):
+    """What forbids a change of a declared attribute.
+
+    ``entities`` and ``values`` are in the way, a bounded number of them; both are empty where the
+    rules forbid the change whatever the data are.
+    """
+
+    attribute: Keyword
+    message: str
+    entities: list[int]
+    values: list[Any]
+
+
+def schema_conflicts(
+    db: Database,
+    tx_data: Any,
+    *,
+    now_ms: int,
+    functions: Registry = EMPTY,
+    limit: int = CONFLICTS_MAX,
+) -> list[Conflict]:
+    """Everything that forbids the changes of declarations in ``tx_data``; nothing is applied.
+
+    Empty when the transaction may be applied.  ``limit``: entities, and values, that one conflict
+    names.  Raises what refuses the transaction for another reason, as `process` does.
+    """
+    db = materialised(db)
+    operations, tx_meta = _unwrap(tx_data, None)
+    found: list[TransactSchema] = []
+
+    def fresh(bindings: Bindings) -> Work:
+        work = Work(db, next_tx(db), None, functions, bindings)
+        found.clear()
+        work.conflicts, work.conflicts_max = found, limit
+        return work
+
+    try:
+        _worked(fresh, operations, tx_meta, now_ms)
+    except NatalogError:
+        if not found:
+            raise
+    return [
+        Conflict(
+            error.data["attribute"],
+            error.message,
+            list(error.data.get("entities", ())),
+            list(error.data.get("values", ())),
+        )
+        for error in found
+    ]
+
+
+def _worked(
+    fresh: Callable[[Bindings], Work],
+    operations: Sequence[Any],
+    tx_meta: Mapping[Any, Any] | None,
+    now_ms: int,
+) -> Work:
+    """All operations applied; begins again when a temporary id turns out to be an entity."""
     bindings = Bindings()
     first = True
     while True:
         try:
-            work = _attempt(db, operations, tx_meta, now_ms, functions, tx, bindings)
-            break
+            return _attempt(fresh(bindings), operations, tx_meta, now_ms)
         except StartAgain:
             if first:
-                fresh = Work(db, tx, None, functions, bindings)
-                foresee(fresh, operations)
+                foresee(fresh(bindings), operations)
                 first = False
         except RecursionError:
             raise TransactSyntax("The transaction is nested too deeply.") from None
-    return _report(work, db, tx_meta)
 
 
 def next_tx(db: Database) -> int:
@@ -75,15 +139,8 @@ def next_tx(db: Database) -> int:
 
 
 def _attempt(
-    db: Database,
-    operations: Sequence[Any],
-    tx_meta: Mapping[Any, Any] | None,
-    now_ms: int,
-    functions: Registry,
-    tx: int,
-    bindings: Bindings,
+    work: Work, operations: Sequence[Any], tx_meta: Mapping[Any, Any] | None, now_ms: int
 ) -> Work:
-    work = Work(db, tx, None, functions, bindings)
     if work.keep_history:
         _describe(work, tx_meta, now_ms)
     transact_all(work, operations)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from natalog.core.schema import Schema
-from natalog.core.schema_rules import check_change, check_declaration
+from natalog.core.schema_rules import check_declaration, refusals
 from natalog.core.values import Keyword, value_key
 
 if TYPE_CHECKING:
@@ -16,39 +16,58 @@ if TYPE_CHECKING:
 class WorkUsage:
     """How the data of a transaction in progress use an attribute."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_limit", "_work")
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._limit = work.conflicts_max
 
-    def used(self, attr: Keyword) -> bool:
-        """Whether a fact is left in the result: in the history if there is one, else now."""
+    def users(self, attr: Keyword) -> list[int]:
+        """Entities with facts that are left in the result: in the history if there is one."""
+        found: dict[int, None] = {}
+        for e in self._entities(attr):
+            found[e] = None
+            if len(found) >= self._limit:
+                break
+        return list(found)
+
+    def _entities(self, attr: Keyword) -> Iterator[int]:
         work = self._work
         if not work.keep_history:
-            return any(True for _ in self._facts(attr))
-        if any(datom[1] is attr for datom in work.final_datoms()):
-            return True
-        past = work.db.history()
-        if not work.purged:
-            return bool(past.datoms("aevt", [attr], limit=1))
-        return any(
-            (d.e, attr, value_key(d.v)) not in work.purged for d in past.datoms("aevt", [attr])
-        )
+            yield from (e for e, _ in self._facts(attr))
+            return
+        past = work.db.history().datoms("aevt", [attr]) if attr in work.db.indexes else []
+        for d in past:
+            if not work.purged or (d.e, attr, value_key(d.v)) not in work.purged:
+                yield d.e
+        yield from (datom[0] for datom in work.final_datoms() if datom[1] is attr)
 
-    def crowded(self, attr: Keyword) -> int | None:
+    def crowded(self, attr: Keyword) -> list[int]:
         seen: set[int] = set()
+        found: dict[int, None] = {}
         for e, _ in self._facts(attr):
             if e in seen:
-                return e
+                found[e] = None
+                if len(found) >= self._limit:
+                    break
             seen.add(e)
-        return None
+        return list(found)
 
-    def duplicate(self, attr: Keyword) -> Any:
-        holders: dict[Any, int] = {}
+    def shared(self, attr: Keyword) -> list[tuple[Any, list[int]]]:
+        first: dict[Any, int] = {}
+        found: dict[Any, tuple[Any, list[int]]] = {}
         for e, value in self._facts(attr):
-            if holders.setdefault(value_key(value), e) != e:
-                return value
-        return None
+            key = value_key(value)
+            holder = first.setdefault(key, e)
+            if holder == e:
+                continue
+            if key not in found:
+                if len(found) >= self._limit:
+                    continue
+                found[key] = (value, [holder])
+            if len(found[key][1]) < self._limit:
+                found[key][1].append(e)
+        return list(found.values())
 
     def _facts(self, attr: Keyword) -> Iterator[tuple[int, Any]]:
         """Every fact of an attribute that holds now; O(facts)."""
@@ -66,7 +85,8 @@ class WorkUsage:
 def refreshed(work: Work) -> Schema:
     """The schema after the operations so far.
 
-    Raises `TransactSchema` for a change of a declared attribute that the rules or the data refuse.
+    Raises `TransactSchema` for a change of a declared attribute that the rules or the data refuse,
+    unless conflicts are being collected.
     """
     seen_datoms, seen_purges = work.schema_mark
     before = work.schema
@@ -76,7 +96,11 @@ def refreshed(work: Work) -> Schema:
         old, new = before.attribute_at(e), after.attribute_at(e)
         if old is None or old == new:
             continue
-        check_change(old, new, after, usage, backfill=work.db.config.allow_index_backfill)
+        backfill = work.db.config.allow_index_backfill
+        for refusal in refusals(old, new, after, usage, backfill=backfill):
+            if work.conflicts is None:
+                raise refusal
+            work.conflicts.append(refusal)
         if new is not None and new.unique is not None and old.unique is None:
             _claim_uniques(work, new.ident)
     return after

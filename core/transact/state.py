@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.changes import Changes, Purge
 from natalog.core.errors import TransactSchema, TransactSyntax, TransactUnique
-from natalog.core.limits import LANE_BITS, TX_BASE
+from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TX_BASE
 from natalog.core.schema import IDENT, TX_INSTANT, VALID_FROM, VALID_TO, Attribute
 from natalog.core.transact.functions import Registry
 from natalog.core.transact.plans import (
@@ -50,6 +50,8 @@ class Work:
         "bindings",
         "caps",
         "cells",
+        "conflicts",
+        "conflicts_max",
         "datoms",
         "db",
         "depth",
@@ -128,6 +130,9 @@ class Work:
         self.schema_mark = (0, 0)
         self.touched_schema: set[int] = set()
         self.depth = 0
+        # refused changes of declarations, where they are collected instead of raised
+        self.conflicts: list[TransactSchema] | None = None
+        self.conflicts_max = CONFLICTS_MAX
 
     # --- attributes --------------------------------------------------------------------------
 

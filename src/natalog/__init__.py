@@ -26,6 +26,7 @@ from natalog.report import (
     QueryPlan,
     QueryStats,
     Rejection,
+    SchemaConflict,
     Transaction,
     TxReport,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "QueryPlan",
     "QueryStats",
     "Rejection",
+    "SchemaConflict",
     "Symbol",
     "Tagged",
     "Timeout",

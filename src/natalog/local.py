@@ -45,13 +45,23 @@ from natalog.core.errors import (
     NotImplementedYet,
     ParentsRequired,
 )
+from natalog.core.limits import CONFLICTS_MAX
 from natalog.core.materialise import materialised
 from natalog.core.merge import MergePlan
 from natalog.core.pull import pull, pull_many
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, Keyword, instant_ms, ms_instant
 from natalog.core.versioning import forked
-from natalog.report import Commit, Diff, QueryAnswer, QueryPlan, QueryStats, Transaction, TxReport
+from natalog.report import (
+    Commit,
+    Diff,
+    QueryAnswer,
+    QueryPlan,
+    QueryStats,
+    SchemaConflict,
+    Transaction,
+    TxReport,
+)
 
 
 def _machine_clock() -> int:
@@ -475,6 +485,23 @@ class Database:
         """Declared attributes with their properties; ``reverse``: properties to attributes."""
         schema = self.value.schema
         return dict(schema.reverse_read_out() if reverse else schema.read_out())
+
+    def schema_conflicts(
+        self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None
+    ) -> list[SchemaConflict]:
+        """What forbids the changes of declarations in ``tx_data``; empty when nothing does.
+
+        A dry run: nothing is stored.  ``limit``: entities, and values, that one conflict names
+        (20).  Raises what refuses the transaction for another reason.
+        """
+        data, _ = transaction(tx_data, None)
+        found = _transact.schema_conflicts(
+            self.value,
+            data,
+            now_ms=self._conn._now(),
+            limit=CONFLICTS_MAX if limit is None else limit,
+        )
+        return [SchemaConflict(*conflict) for conflict in found]
 
     def on_lane(self, lane: int) -> Value:
         """This value as a branch with ``lane`` would hold it: speculative ids come from there."""

@@ -25,7 +25,16 @@ from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
 from natalog.core.errors import Unavailable
 from natalog.core.values import Datom
-from natalog.report import Commit, Diff, PublishAck, QueryPlan, Rejection, Transaction, TxReport
+from natalog.report import (
+    Commit,
+    Diff,
+    PublishAck,
+    QueryPlan,
+    Rejection,
+    SchemaConflict,
+    Transaction,
+    TxReport,
+)
 
 T = TypeVar("T")
 
@@ -398,6 +407,11 @@ class Database:
 
     def schema(self, *, reverse: bool = False, timeout: float | None = None) -> Mapping[Any, Any]:
         return self._loop.run(self.inner.schema(reverse=reverse, timeout=timeout))
+
+    def schema_conflicts(
+        self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None
+    ) -> list[SchemaConflict]:
+        return self._loop.run(self.inner.schema_conflicts(tx_data, limit=limit, timeout=timeout))
 
     def with_report(
         self, tx_data: Any, tx_meta: Any = None, *, timeout: float | None = None

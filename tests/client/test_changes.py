@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from natalog import kw, local, sync
 from natalog.cli import app
-from natalog.core.errors import InvalidTimePoint, NoHistory, ViewRefused
+from natalog.core.errors import InvalidTimePoint, NoHistory, TransactSchema, ViewRefused
 from natalog.core.limits import TX_BASE
 
 OPEN: dict[str, Any] = {"schema_flexibility": "read"}
@@ -114,3 +114,36 @@ def test_the_command_line_shows_a_range_of_the_log(
         ["q", name, "[:find ?a :where [?e :age ?a]]", "--explain", "--json", "--nats", service_url],
     )
     assert json.loads(explained.stdout)["stats"]["rows"] == 3
+
+
+SCHEMA = """[{:db/ident :tag :db/valueType :db.type/string :db/cardinality :db.cardinality/many}
+             {:db/ident :town :db/valueType :db.type/string :db/cardinality :db.cardinality/one}]"""
+CHANGE = """[{:db/ident :tag :db/cardinality :db.cardinality/one}
+             {:db/ident :town :db/unique :db.unique/value}]"""
+
+
+def test_a_schema_change_can_be_tried_out(made: Make) -> None:
+    conn = made(initial_tx=SCHEMA, allow_index_backfill=True)
+    conn.transact([{"tag": ["a", "b"], "town": "Oslo"}, {"town": "Oslo"}])
+    first, second = conn.db().q("[:find [?e ...] :where [?e :town]]")
+    one, two = sorted([first, second])
+    crowded, shared = conn.db().schema_conflicts(CHANGE)
+    assert (crowded.attribute, crowded.entities, crowded.values) == (kw("tag"), [one], [])
+    assert (shared.attribute, shared.entities, shared.values) == (kw("town"), [one, two], ["Oslo"])
+    assert conn.db().schema_conflicts('[{:town "Rome"}]', limit=5) == []
+    with pytest.raises(TransactSchema) as caught:
+        conn.transact(CHANGE)
+    assert caught.value.data["entities"] in ([one], [one, two])
+
+
+def test_the_command_line_shows_what_is_in_the_way(
+    service_url: str, fresh_name: Callable[[], str]
+) -> None:
+    name = fresh_name()
+    with sync.connect(service_url) as client:
+        client.create_database(name, initial_tx=SCHEMA)
+        client.database(name).transact([{"tag": ["a", "b"]}])
+    command = ["transact", name, CHANGE, "--dry-run", "--json", "--nats", service_url]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)[0]["attribute"] == ":tag"

@@ -10,8 +10,9 @@ from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
 from natalog.core.edn import read
 from natalog.core.errors import TransactSchema
+from natalog.core.limits import CONFLICTS_MAX
 from natalog.core.schema import Attribute
-from natalog.core.transact import process
+from natalog.core.transact import Conflict, process, schema_conflicts
 from natalog.core.values import Keyword, kw
 
 BASE = """
@@ -228,4 +229,55 @@ def test_parts_of_a_composite_stay_as_they_are() -> None:
 def test_a_refused_change_names_the_attribute_and_its_entity() -> None:
     with pytest.raises(TransactSchema) as caught:
         after(used(), RENAME[0])
-    assert caught.value.data == {"attribute": kw("age"), "entity": 2}
+    assert caught.value.data == {"attribute": kw("age"), "entity": 2, "entities": [50]}
+
+
+def conflicts(db: Database, text: str, **options: Any) -> list[Conflict]:
+    return schema_conflicts(db, read(text), now_ms=0, **options)
+
+
+def test_a_dry_run_lists_all_entities_in_the_way() -> None:
+    db = after(
+        used(allow_index_backfill=True),
+        '[{:db/id 51 :tag [:a :b :c] :town "Oslo"} {:db/id 52 :town "Rome"}]',
+    )
+    change = """[{:db/ident :tag :db/cardinality :db.cardinality/one}
+                 {:db/ident :town :db/unique :db.unique/value}
+                 {:db/ident :age :db/valueType :db.type/string}]"""
+    found = {conflict.attribute: conflict for conflict in conflicts(db, change)}
+    assert found[kw("tag")].entities == [50, 51]
+    assert (found[kw("town")].entities, found[kw("town")].values) == ([50, 51], ["Oslo"])
+    assert found[kw("age")].entities == [50]
+    assert conflicts(db, change, limit=1)[0].entities == [50]
+    with pytest.raises(TransactSchema) as caught:
+        after(db, change)
+    assert caught.value.message in {conflict.message for conflict in found.values()}
+    assert caught.value.data["entities"]
+
+
+def test_a_dry_run_of_an_allowed_change_finds_nothing() -> None:
+    db = used(allow_index_backfill=True)
+    before = db.schema.read_out()
+    assert conflicts(db, "[{:db/ident :town :db/unique :db.unique/value}]") == []
+    assert conflicts(db, '[{:name "Ann" :age 5}]') == []
+    assert db.schema.read_out() == before
+
+
+def test_a_dry_run_sees_what_the_transaction_itself_changes() -> None:
+    db = used()
+    change = "[{:db/ident :tag :db/cardinality :db.cardinality/one}]"
+    assert [conflict.entities for conflict in conflicts(db, change)] == [[50]]
+    assert conflicts(db, f"[[:db/retract 50 :tag :a] {change[1:-1]}]") == []
+
+
+def test_a_dry_run_raises_what_else_is_wrong() -> None:
+    with pytest.raises(TransactSchema):
+        conflicts(used(), "[{:nonsense 5}]")
+
+
+def test_an_error_names_a_bounded_number_of_entities() -> None:
+    facts = " ".join(f"{{:db/id {e} :tag [:a :b]}}" for e in range(100, 200))
+    db = after(unused(), f"[{facts}]")
+    with pytest.raises(TransactSchema) as caught:
+        after(db, "[{:db/ident :tag :db/cardinality :db.cardinality/one}]")
+    assert caught.value.data["entities"] == list(range(100, 100 + CONFLICTS_MAX))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from natalog.cli.connection import (
+    REFUSED,
     BranchOption,
     ContextOption,
     NatsOption,
@@ -34,7 +35,7 @@ from natalog.cli.read import DatabaseArgument
 from natalog.client import Client
 from natalog.core.limits import ASK_TIMEOUT_S
 from natalog.core.values import Keyword
-from natalog.report import PublishAck, TxReport
+from natalog.report import PublishAck, SchemaConflict, TxReport
 
 TxDataArgument = Annotated[
     str | None,
@@ -80,13 +81,23 @@ def transact(
     out = Output(json, edn)
     data, about = tx_data_argument(tx_data, file), map_argument(meta, "--meta")
 
-    async def work(client: Client) -> TxReport:
+    async def work(client: Client) -> TxReport | list[SchemaConflict]:
         conn = client.database(database, branch)
         if dry_run:
-            return await (await conn.db()).with_report(data, about)
+            db = await conn.db()
+            return await db.schema_conflicts(data) or await db.with_report(data, about)
         return await conn.transact(data, about, id=id)
 
-    show_report(out, run_with_client(nats, context, timeout, work))
+    found = run_with_client(nats, context, timeout, work)
+    if isinstance(found, TxReport):
+        show_report(out, found)
+        return
+    if out.for_people:
+        columns = ["attribute", "why not", "entities", "values"]
+        out.table(columns, [(shown(c.attribute), *c[1:]) for c in found])
+    else:
+        out.fields([conflict._asdict() for conflict in found])
+    raise typer.Exit(REFUSED)
 
 
 def show_report(out: Output, report: TxReport) -> None:

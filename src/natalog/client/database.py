@@ -22,7 +22,9 @@ from natalog.report import (
     QueryAnswer,
     QueryPlan,
     QueryStats,
+    SchemaConflict,
     TxReport,
+    as_value,
     datoms_from_rows,
     report_from_map,
 )
@@ -234,6 +236,26 @@ class Database:
         data, meta = transaction(tx_data, tx_meta)
         answer = await self._ask("with", {"tx_data": data, "tx_meta": meta}, timeout)
         return report_from_map(answer.body)
+
+    async def schema_conflicts(
+        self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None
+    ) -> list[SchemaConflict]:
+        """What forbids the changes of declarations in ``tx_data``; empty when nothing does.
+
+        A dry run: nothing is stored.  ``limit``: entities, and values, that one conflict names
+        (20).  Raises what refuses the transaction for another reason.
+        """
+        data, _ = transaction(tx_data, None)
+        answer = await self._ask("schema-conflicts", {"tx_data": data, "limit": limit}, timeout)
+        return [
+            SchemaConflict(
+                found["attribute"],
+                found["message"],
+                list(found["entities"]),
+                [as_value(value) for value in found["values"]],
+            )
+            for found in answer.body["result"]
+        ]
 
     async def touch(self, *, timeout: float | None = None) -> int:
         """The transaction that this value contains; raises what any read of it would raise."""
