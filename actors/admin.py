@@ -1,4 +1,4 @@
-"""Requests about databases as a whole: create, delete, list, info, branches.
+"""Requests about databases as a whole: create, delete, list, info, and their branches.
 
 Creations and deletions are handled one after the other by one actor; what only reads answers at
 once.
@@ -6,12 +6,14 @@ once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from anyio import to_thread
 
+from natalog.actors.branches import Branches
 from natalog.actors.catalog import Catalog, DatabaseEntry, Process
 from natalog.actors.hub import Hub
 from natalog.actors.metrics import Metrics
@@ -19,27 +21,36 @@ from natalog.actors.names import MAIN_BRANCH, check_name
 from natalog.actors.payload import Struct, field_name, fields_of
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor
+from natalog.core.edn import parse_instant
 from natalog.core.errors import BadRequest, NotImplementedYet
 from natalog.core.values import Keyword, Symbol, ms_instant
 
 log = logging.getLogger("natalog.admin")
 
-LATER = ("branch", "delete-branch", "force-branch", "merge", "erase")
+VERSIONING = ("branch", "delete-branch", "force-branch")
+"""Verbs on branches that are handled one after the other."""
+LATER = ("erase",)
 """Verbs of the contract that are answered with `NotImplemented`."""
 
 
 class AdminActor(Actor):
-    """Creates and deletes databases."""
+    """Creates and deletes databases and branches."""
 
     name = "admin"
     mailbox_size = 256
 
     def __init__(
-        self, catalog: Catalog, hub: Hub, metrics: Metrics, process: Process | None
+        self,
+        catalog: Catalog,
+        hub: Hub,
+        branches: Branches,
+        metrics: Metrics,
+        process: Process | None,
     ) -> None:
         super().__init__()
         self._catalog = catalog
         self._hub = hub
+        self._branches = branches
         self._metrics = metrics
         self._process = process
 
@@ -48,6 +59,9 @@ class AdminActor(Actor):
         handlers: dict[str, Callable[[Request], Awaitable[Struct]]] = {
             "create": self._create,
             "delete": self._delete,
+            "branch": self._branch,
+            "delete-branch": self._delete_branch,
+            "force-branch": self._force_branch,
         }
         try:
             message.check_deadline()
@@ -72,6 +86,24 @@ class AdminActor(Actor):
         deleted = await self._catalog.delete(name)
         await self._hub.close(name)
         return Struct(database=name, deleted=deleted)
+
+    async def _branch(self, request: Request) -> Struct:
+        fields = fields_of(request.body(), ("from", "to"), "branch")
+        source = fields.get("from")
+        if isinstance(source, str):
+            with contextlib.suppress(ValueError):
+                source = parse_instant(source)
+        return await self._branches.make(request.database, fields.get("to"), source)
+
+    async def _delete_branch(self, request: Request) -> Struct:
+        fields = fields_of(request.body(), ("branch",), "delete-branch")
+        return await self._branches.delete(request.database, fields.get("branch"))
+
+    async def _force_branch(self, request: Request) -> Struct:
+        fields = fields_of(request.body(), ("branch", "view", "parents"), "force-branch")
+        return await self._branches.force(
+            request.database, fields.get("branch"), fields.get("view"), fields.get("parents")
+        )
 
 
 class Inspector:
@@ -134,6 +166,8 @@ async def info(hub: Hub, database: str, branch: str, timeout_s: float) -> Struct
         database=database,
         branch=branch,
         commit_id=db.commit_id,
+        parents=list(await hub.archive.parents_of(state)),
+        lane=state.lane,
         max_tx=db.max_tx,
         max_eid=db.max_eid,
         datoms=await to_thread.run_sync(len, db) if len(db.indexes) > 1000 else len(db),

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from natalog.actors.lines import Lines
 from natalog.actors.log import BranchLog, Position, no_log
-from natalog.actors.names import MAIN_BRANCH, Names, check_name
+from natalog.actors.names import COLLECTED, GONE, MAIN_BRANCH, PREPARED, Names, check_name
 from natalog.actors.nats_port import NatsPort
 from natalog.core.chain import commit_id
 from natalog.core.config import DatabaseConfig
@@ -46,7 +47,7 @@ Process = Callable[[Database, Any, Mapping[Any, Any] | None], TxReport]
 CHANGED = "changed"
 """Endpoint on which creations and deletions are announced: ``natalog._._.changed``."""
 GENESIS_KEY = "natalog-genesis"
-"""Metadata of an ingest stream: the first commit of the database that it feeds."""
+"""Metadata of an ingest stream: the incarnation of the branch that it feeds."""
 TX_INSTANT = Keyword("db/txInstant")
 
 
@@ -60,16 +61,22 @@ class DatabaseEntry:
     branches: tuple[str, ...]
 
 
-def record_of(report: TxReport, before: Database, ident: str | None = None) -> TxRecord:
-    """The record of a transaction that was processed on ``before``."""
+def record_of(
+    report: TxReport,
+    before: Database,
+    ident: str | None = None,
+    merged: tuple[UUID, ...] = (),
+    kind: str = "transaction",
+) -> TxRecord:
+    """The record of a transaction that was processed on ``before``; ``merged``: more parents."""
     changes = report.changes
     return TxRecord(
-        kind="transaction",
+        kind=kind,
         tx=report.tx,
         instant_ms=report.instant_ms,
         lane=before.lane,
         max_eid=changes.max_eid,
-        parents=() if before.commit_id is None else (before.commit_id,),
+        parents=() if before.commit_id is None else (before.commit_id, *merged),
         datoms=changes.datoms,
         purges=purge_refs(before, changes.datoms, changes.purges),
         tempids=report.tempids,
@@ -89,6 +96,7 @@ class Catalog:
         self._names = names
         self._clock = clock
         self._replicas = replicas
+        self.lines = Lines(port, names, replicas=replicas)
 
     async def create(
         self,
@@ -135,16 +143,16 @@ class Catalog:
             raise self._exists(database) from None
         # Messages that an earlier database of this name left behind must not reach the new one.
         await self._port.stream_delete(self._names.ingest_stream(database, MAIN_BRANCH))
-        await self.ensure_ingest(database, MAIN_BRANCH, entries[0].commit_id)
-        await self._announce("created", database)
+        await self.ensure_ingest(database, MAIN_BRANCH, str(entries[0].commit_id))
+        await self.announce("created", database)
         return DatabaseEntry(database, now, config, (MAIN_BRANCH,))
 
-    async def ensure_ingest(self, database: str, branch: str, genesis: UUID) -> None:
-        """Create the ingest stream of a branch, in place of one of an earlier database."""
+    async def ensure_ingest(self, database: str, branch: str, incarnation: str) -> None:
+        """Create the ingest stream of a branch, in place of one of an earlier incarnation."""
         stream = self._names.ingest_stream(database, branch)
         info = await self._port.stream_info(stream)
         if info is not None:
-            if (info["config"].get("metadata") or {}).get(GENESIS_KEY) == str(genesis):
+            if (info["config"].get("metadata") or {}).get(GENESIS_KEY) == incarnation:
                 return
             await self._port.stream_delete(stream)
         await self._port.stream_create(
@@ -157,9 +165,12 @@ class Catalog:
                 "num_replicas": self._replicas,
                 "allow_direct": True,
                 "duplicate_window": 120_000_000_000,
-                "metadata": {GENESIS_KEY: str(genesis)},
+                "metadata": {GENESIS_KEY: incarnation},
             }
         )
+
+    def ingest_stream(self, database: str, branch: str) -> str:
+        return self._names.ingest_stream(database, branch)
 
     async def get(self, database: str) -> DatabaseEntry | None:
         """A database, None when there is none."""
@@ -176,7 +187,7 @@ class Catalog:
         for stream in streams:
             database, branch = self._owner(stream)
             if branch != MAIN_BRANCH or not stream["state"]["last_seq"]:
-                continue
+                continue  # the main branch's log, wherever force has moved it
             try:
                 first = await self._genesis(database)
             except LogCorrupt as error:
@@ -196,61 +207,61 @@ class Catalog:
 
     async def has_branch(self, database: str, branch: str) -> bool:
         """Whether a branch exists, also one that nobody here has met."""
-        info = await self._port.stream_info(self._names.log_stream(database, branch))
-        return info is not None and int(info["state"]["last_seq"]) > 0
+        return await self.lines.live(database, branch) is not None
 
     async def delete(self, name: object) -> bool:
         """Delete a database with everything it stored; False when there was none.
 
-        The main log goes first: from then on the database does not exist, and what is left after
+        The first log goes first: from then on the database does not exist, and what is left after
         a crash is garbage that the GC actor reports.
         """
         database = check_name(name)
-        existed = await self._port.stream_delete(self._names.log_stream(database, MAIN_BRANCH))
-        for endpoint in ("log", "tx"):
+        existed = await self._port.stream_delete(self._names.log_stream(database))
+        for endpoint in ("log", "tx", GONE, PREPARED, COLLECTED):
             pattern = self._names.subject(database, "*", endpoint)
             for stream in await self._port.streams(pattern):
                 await self._port.stream_delete(str(stream["config"]["name"]))
         if existed:
-            await self._announce("deleted", database)
+            await self.announce("deleted", database)
         return existed
 
     async def orphans(self) -> list[dict[str, Any]]:
         """Streams that belong to no database: what a sweep would free."""
-        logs = await self._port.streams(self._names.any_branch("log"))
-        ingests = await self._port.streams(self._names.any_branch("tx"))
+        named = {"log": "log", "tx": "ingest", GONE: "log", PREPARED: "log", COLLECTED: "gc"}
+        streams = []
+        for endpoint, what in named.items():
+            for stream in await self._port.streams(self._names.any_branch(endpoint)):
+                try:
+                    database, branch = self._owner(stream)
+                except ValueError:
+                    continue  # a stream of somebody else that overlaps ours
+                streams.append((what, database, branch, stream))
+        # a database lives as long as its first log, whatever name that has by now
         alive = {
-            self._owner(stream)[0]
-            for stream in logs
-            if self._owner(stream)[1] == MAIN_BRANCH and stream["state"]["last_seq"]
+            database
+            for _, database, _, stream in streams
+            if stream["config"]["name"] == self._names.log_stream(database)
+            and stream["state"]["last_seq"]
         }
-        known = {self._owner(stream) for stream in logs}
-        found = []
-        for what, streams in (("log", logs), ("ingest", ingests)):
-            for stream in streams:
-                database, branch = self._owner(stream)
-                orphan = database not in alive or (
-                    what == "ingest" and (database, branch) not in known
-                )
-                if orphan:
-                    state = stream["state"]
-                    found.append(
-                        {
-                            "stream": stream["config"]["name"],
-                            "what": what,
-                            "database": database,
-                            "branch": branch,
-                            "messages": int(state["messages"]),
-                            "bytes": int(state["bytes"]),
-                        }
-                    )
-        return found
+        known = {(database, branch) for what, database, branch, _ in streams if what == "log"}
+        return [
+            {
+                "stream": stream["config"]["name"],
+                "what": what,
+                "database": database,
+                "branch": branch,
+                "messages": int(stream["state"]["messages"]),
+                "bytes": int(stream["state"]["bytes"]),
+            }
+            for what, database, branch, stream in streams
+            if database not in alive or (what == "ingest" and (database, branch) not in known)
+        ]
 
     # --- details -----------------------------------------------------------------------------
 
     async def _genesis(self, database: str) -> TxRecord | None:
         """The first record of a database; only a stream that does not exist makes it None."""
-        stream = self._names.log_stream(database, MAIN_BRANCH)
+        stream = self._names.log_stream(database)
         if await self._port.stream_info(stream) is None:
             return None
         message = await self._port.read(stream, seq=1)
@@ -272,10 +283,15 @@ class Catalog:
         return database, branch
 
     def _branches(self, streams: Any, database: str) -> tuple[str, ...]:
-        names = {branch for owner, branch in map(self._owner, streams) if owner == database}
+        names = {
+            branch
+            for owner, branch in map(self._owner, (s for s in streams if s["state"]["last_seq"]))
+            if owner == database
+        }
         return tuple(sorted(names, key=lambda branch: (branch != MAIN_BRANCH, branch)))
 
-    async def _announce(self, event: str, database: str) -> None:
+    async def announce(self, event: str, database: str) -> None:
+        """Tell other processes that something was created, changed or deleted."""
         subject = self._names.subject("_", "_", CHANGED)
         try:
             await self._port.publish(subject, f"{event} {database}".encode())

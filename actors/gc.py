@@ -1,24 +1,28 @@
 """The GC actor: looks, on its schedule and on request, for what nothing can reach any more.
 
-It finds streams that belong to no database: what a deletion or creation that was cut short left
-behind, and ingest streams of branches without a log.  It reports them; it removes nothing.
+In every database it collects what no branch reaches (`collection`).  It also finds streams that
+belong to no database: what a deletion or creation that was cut short left behind, and ingest
+streams of branches without a log.  Those it reports; it does not remove them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from datetime import datetime
 from typing import Any
 
 import anyio
 
 from natalog.actors.catalog import Catalog
-from natalog.actors.log import no_log
+from natalog.actors.collection import Collector, Swept
 from natalog.actors.metrics import Metrics
-from natalog.actors.names import MAIN_BRANCH
 from natalog.actors.payload import Struct, fields_of
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor
-from natalog.core.errors import BadRequest, NatalogError
+from natalog.core.edn import parse_instant
+from natalog.core.errors import BadRequest, InvalidTimePoint, NatalogError
+from natalog.core.values import instant_ms
 
 log = logging.getLogger("natalog.gc")
 
@@ -29,9 +33,12 @@ class GcActor(Actor):
     name = "gc"
     mailbox_size = 64
 
-    def __init__(self, catalog: Catalog, metrics: Metrics, interval_s: float) -> None:
+    def __init__(
+        self, catalog: Catalog, collector: Collector, metrics: Metrics, interval_s: float
+    ) -> None:
         super().__init__()
         self._catalog = catalog
+        self._collector = collector
         self._metrics = metrics
         self._interval_s = interval_s
         self.last: list[dict[str, Any]] = []
@@ -47,15 +54,30 @@ class GcActor(Actor):
 
     async def on_message(self, message: Any) -> None:
         if not isinstance(message, Request):
-            try:
-                await self._look()
-            except NatalogError as error:
-                log.warning("the GC could not look: %s", error.message)
+            await self._tick()
             return
         try:
             await message.reply(await self._answer(message))
         except Exception as error:
             await message.refuse(error)
+
+    async def _tick(self) -> None:
+        """What the schedule does: collect every database, without a date."""
+        try:
+            for entry in await self._catalog.databases():
+                try:
+                    await self._collect(entry.name, None, dry_run=False)
+                except NatalogError as error:
+                    log.warning("%s could not be collected: %s", entry.name, error.message)
+            await self._look()
+        except NatalogError as error:
+            log.warning("the GC could not look: %s", error.message)
+
+    async def _collect(self, database: str, before_ms: int | None, *, dry_run: bool) -> Swept:
+        found = await self._collector.collect(database, before_ms, dry_run=dry_run)
+        if not dry_run:
+            self._metrics.gc_swept.inc(found.bytes)
+        return found
 
     async def _look(self) -> list[dict[str, Any]]:
         found = await self._catalog.orphans()
@@ -71,12 +93,28 @@ class GcActor(Actor):
         dry_run = fields.get("dry_run", False)
         if dry_run is not None and not isinstance(dry_run, bool):
             raise BadRequest("dry_run is true or false.", endpoint="gc")
-        if not await self._catalog.has_branch(request.database, MAIN_BRANCH):
-            raise no_log(request.database, MAIN_BRANCH)
+        before = _instant_ms(fields.get("before"))
+        swept = await self._collect(request.database, before, dry_run=bool(dry_run))
         garbage = await self._look()
+        orphans = [item["stream"] for item in garbage] if dry_run else []
         return Struct(
+            removed=swept.removed,
+            commits=swept.commits,
+            streams=swept.streams,
             garbage=[Struct(item) for item in garbage],
-            bytes=sum(item["bytes"] for item in garbage),
-            freed=[item["stream"] for item in garbage] if dry_run else [],
+            bytes=swept.bytes + sum(item["bytes"] for item in garbage),
+            freed=[*swept.streams, *orphans],
             dry_run=bool(dry_run),
         )
+
+
+def _instant_ms(value: Any) -> int | None:
+    """An instant, also as text, in milliseconds; `InvalidTimePoint` for anything else."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, NatalogError):
+            value = parse_instant(value)
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidTimePoint(f"{value!r} is no instant.", point=repr(value)[:80])
+    return instant_ms(value)

@@ -7,24 +7,29 @@ Branches are opened when they are first asked for.
 from __future__ import annotations
 
 import logging
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 
+from natalog.actors.archive import Archive
 from natalog.actors.catalog import Catalog, Process
+from natalog.actors.lines import Line
 from natalog.actors.log import BranchLog, no_log
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, Names, check_name
-from natalog.actors.nats_port import JetStreamError, NatsPort
+from natalog.actors.nats_port import NatsPort
 from natalog.actors.runtime import Actor, Runtime
-from natalog.actors.state import BranchState
+from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.transactor import Transactor, catch_up, fold
 from natalog.core.database import Database
-from natalog.core.errors import LogCorrupt, NatalogError, ServiceError, Unavailable
+from natalog.core.errors import LogCorrupt, NatalogError, Unavailable
 
 log = logging.getLogger("natalog.hub")
 
 CATCH_UP_TIMEOUT_S = 5.0
+MOVE_PAUSE_S = 0.02
+"""Between two looks for the log that a branch was moved to."""
 CORRUPT_REMEMBERED_S = 10.0
 """A corrupt log is not read again for every request."""
 
@@ -32,15 +37,18 @@ CORRUPT_REMEMBERED_S = 10.0
 class Follower(Actor):
     """Keeps the state of one branch up to date from its log; takes no messages."""
 
-    def __init__(self, port: NatsPort, names: Names, state: BranchState, metrics: Metrics) -> None:
+    def __init__(
+        self, state: BranchState, branch_log: BranchLog, archive: Archive, metrics: Metrics
+    ) -> None:
         self.name = f"follower:{state.database}.{state.branch}"
         super().__init__()
         self.state = state
-        self._log = BranchLog(port, names, state.database, state.branch)
+        self._log = branch_log
+        self._archive = archive
         self._metrics = metrics
 
     async def on_start(self) -> None:
-        await catch_up(self.state, self._log)
+        await catch_up(self.state, self._log, self._archive)
         self._ready.set()
         labels = (self.state.database, self.state.branch)
         async with aclosing(self._log.blocks(self.state.position, follow=True)) as batches:
@@ -73,12 +81,14 @@ class Hub:
         self._mailbox_size = mailbox_size
         self._open: dict[tuple[str, str], tuple[BranchState, Actor]] = {}
         self._opening: dict[tuple[str, str], anyio.Event] = {}
+        self.archive = Archive(port, names, catalog.lines, self.states)
         self._corrupt: dict[tuple[str, str], tuple[LogCorrupt, float]] = {}
 
     def opened(self, database: str, branch: str) -> tuple[BranchState, Actor] | None:
         """A branch that is open and well, without waiting."""
         found = self._open.get((database, branch))
-        return None if found is None or found[1].ended else found
+        gone = found is None or found[1].ended or found[0].ended is not None
+        return None if gone else found
 
     def state(self, database: str, branch: str) -> BranchState | None:
         """The state of an open branch."""
@@ -86,7 +96,8 @@ class Hub:
         return None if found is None else found[0]
 
     def states(self) -> list[BranchState]:
-        return [state for state, actor in self._open.values() if not actor.ended]
+        open_ = list(self._open.values())
+        return [state for state, actor in open_ if not actor.ended and state.ended is None]
 
     async def open(self, database: str, branch: str) -> tuple[BranchState, Actor]:
         """A branch that is up to date with its log.
@@ -99,36 +110,55 @@ class Hub:
             if found is not None:
                 return found
             busy = self._opening.get(key)
-            if busy is None:
-                break
-            await busy.wait()
-        done = self._opening[key] = anyio.Event()
-        try:
-            return await self._start(database, branch)
-        finally:
-            del self._opening[key]
-            done.set()
+            if busy is not None:
+                await busy.wait()
+                continue
+            self._open.pop(key, None)
+            done = self._opening[key] = anyio.Event()
+            try:
+                return await self._start(database, branch)
+            except LineEnded as ended:
+                if ended.successor is None:
+                    raise
+            finally:
+                del self._opening[key]
+                done.set()
+            await anyio.sleep(MOVE_PAUSE_S)
 
     async def _start(self, database: str, branch: str) -> tuple[BranchState, Actor]:
         check_name(database)
         check_name(branch, "branch")
-        if not await self._catalog.has_branch(database, branch):
+        lines = self._catalog.lines
+        line = await lines.live(database, branch)
+        if line is None:
+            # its name may be on the way from one log to another
+            await lines.settle(database, branch)
+            line = await lines.live(database, branch)
+        if line is None:
             if branch != MAIN_BRANCH and not await self._catalog.has_branch(database, MAIN_BRANCH):
                 raise no_log(database, MAIN_BRANCH)
             raise no_log(database, branch)
         corrupt = self._corrupt.get((database, branch))
         if corrupt is not None and anyio.current_time() < corrupt[1]:
             raise corrupt[0]
-        state = BranchState(database, branch)
+        state = BranchState(database, branch, line.lane)
+        state.wanted = {
+            other.base.commit
+            for other in await lines.all(database)
+            if other.base is not None and other.base.lane == line.lane
+        }
+        branch_log = lines.log(line)
         actor: Actor
         if self._process is None:
-            actor = Follower(self._port, self._names, state, self._metrics)
+            actor = Follower(state, branch_log, self.archive, self._metrics)
         else:
             actor = Transactor(
                 self._port,
                 self._names,
                 state,
+                branch_log,
                 self._catalog,
+                self.archive,
                 self._process,
                 self._metrics,
                 mailbox_size=self._mailbox_size,
@@ -137,6 +167,9 @@ class Hub:
         await actor.ready()
         if actor.failure is not None:
             state.fail(actor.failure)
+            if isinstance(actor.failure, LineEnded):
+                await lines.settle(database, branch)
+                raise actor.failure
             if isinstance(actor.failure, LogCorrupt):
                 until = anyio.current_time() + CORRUPT_REMEMBERED_S
                 self._corrupt[database, branch] = (actor.failure, until)
@@ -148,8 +181,21 @@ class Hub:
         self, database: str, branch: str, basis: int | None, timeout_s: float
     ) -> Database:
         """The value of a branch, once it contains transaction ``basis``."""
+        deadline = anyio.current_time() + timeout_s
+        while True:
+            left = deadline - anyio.current_time()
+            try:
+                return await self._value(database, branch, basis, left)
+            except LineEnded as ended:
+                if ended.successor is None or left <= 0:
+                    raise ended.answer() from None
+                await anyio.sleep(MOVE_PAUSE_S)
+
+    async def _value(
+        self, database: str, branch: str, basis: int | None, timeout_s: float
+    ) -> Database:
         found = self._open.get((database, branch))
-        if found is None or found[1].ended:
+        if found is None or found[1].ended or found[0].ended is not None:
             with anyio.move_on_after(max(timeout_s, 0.05)) as waiting:
                 found = await self.open(database, branch)
             if waiting.cancelled_caught or found is None:
@@ -159,10 +205,38 @@ class Hub:
                     branch=branch,
                 )
         state, actor = found
-        if basis is not None and state.db.max_tx < basis and isinstance(actor, Transactor):
+        behind = basis is not None and state.db.max_tx < basis and state.awaits(basis)
+        if behind and isinstance(actor, Transactor):
             # somebody else may have appended: only the log knows
             await actor.ask("catch up", min(timeout_s, CATCH_UP_TIMEOUT_S))
         return await state.value(basis, timeout_s)
+
+    async def line(self, database: str, branch: str) -> Line:
+        """The log of a living branch; `BranchNotFound`, `DatabaseNotFound`."""
+        found = await self._catalog.lines.live(database, branch)
+        if found is None:
+            raise no_log(database, branch)
+        return found
+
+    @asynccontextmanager
+    async def frozen(self, database: str, branch: str) -> AsyncIterator[None]:
+        """Meanwhile nobody here opens the branch: its name is on the way."""
+        key = (database, branch)
+        while (busy := self._opening.get(key)) is not None:
+            await busy.wait()
+        done = self._opening[key] = anyio.Event()
+        try:
+            yield
+        finally:
+            del self._opening[key]
+            done.set()
+
+    async def drop(self, database: str, branch: str) -> None:
+        """Stop serving a branch whose log has ended."""
+        found = self._open.pop((database, branch), None)
+        if found is not None:
+            await found[1].stop()
+            self._metrics.forget_branch(database, branch)
 
     async def close(self, database: str) -> None:
         """Stop serving a database that is gone."""
@@ -172,25 +246,43 @@ class Hub:
                 state.fail(no_log(*key))
                 await actor.stop()
                 self._metrics.forget_branch(*key)
+        self.archive.forget(database)
 
     async def check(self, database: str) -> None:
-        """Stop serving branches of a database whose log is not the one that was followed."""
+        """Stop serving branches whose log is not the one that was followed."""
         for key, (state, _) in list(self._open.items()):
             if key[0] != database:
                 continue
-            try:
-                message = await self._port.read(self._names.log_stream(*key), seq=1)
-            except (ServiceError, JetStreamError):
-                message = None
-            first = None if message is None else (message.headers or {}).get("Nats-Msg-Id")
-            if first is None or first.partition(".")[0] != state.first_hash:
+            line = await self._catalog.lines.live(*key)
+            first = None
+            if line is not None and line.lane == state.lane:
+                message = await self._port.read(line.stream, seq=1)
+                first = None if message is None else (message.headers or {}).get("Nats-Msg-Id")
+            if first is not None and first.partition(".")[0] == state.first_hash:
+                continue
+            if key[1] == MAIN_BRANCH and state.lane == 0 and state.ended is None:
                 await self.close(database)
                 return
+            state.fail(LineEnded(*key, None if line is None else line.lane))
+            await self.drop(*key)
 
     async def open_all(self) -> None:
-        """Open the main branch of every database; one that cannot be opened is logged."""
+        """Open the main branch of every database, and those that ingested something meanwhile.
+
+        What cannot be opened is logged.
+        """
+        wanted: list[tuple[str, str]] = []
         for entry in await self._catalog.databases():
+            if self._process is not None:
+                await self._catalog.lines.settle(entry.name)
+            wanted.append((entry.name, MAIN_BRANCH))
+        if self._process is not None:
+            for stream in await self._port.streams(self._names.any_branch("tx")):
+                if stream["state"]["messages"]:
+                    database, branch, _ = self._names.parse(stream["config"]["subjects"][0])
+                    wanted.append((database, branch))
+        for key in wanted:
             try:
-                await self.open(entry.name, MAIN_BRANCH)
+                await self.open(*key)
             except NatalogError as error:
-                log.error("database %s cannot be served: %s", entry.name, error.message)
+                log.error("%s.%s cannot be served: %s", *key, error.message)

@@ -48,11 +48,12 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class PlacedBlock:
-    """A block and where it lies; ``size`` in bytes."""
+    """A block and where it lies; ``size`` in bytes, ``time_ms`` when it was stored."""
 
     seq: int
     block: Block
     size: int
+    time_ms: int | None = None
 
     @property
     def position(self) -> Position:
@@ -62,12 +63,21 @@ class PlacedBlock:
 class BranchLog:
     """The log of one branch of one database."""
 
-    def __init__(self, port: NatsPort, names: Names, database: str, branch: str) -> None:
+    def __init__(
+        self,
+        port: NatsPort,
+        names: Names,
+        database: str,
+        branch: str,
+        stream: str | None = None,
+        subject: str | None = None,
+    ) -> None:
+        """``stream`` None: that of the database's beginning; ``subject`` None: the branch's own."""
         self.port = port
         self.database = database
         self.branch = branch
-        self.subject = names.log(database, branch)
-        self.stream = names.log_stream(database, branch)
+        self.subject = names.log(database, branch) if subject is None else subject
+        self.stream = names.log_stream(database) if stream is None else stream
         self._writer = uuid4().hex
 
     async def create(self, *, replicas: int = 1) -> None:
@@ -180,7 +190,9 @@ class BranchLog:
                     for message in batch:
                         block = self._verified(at, message)
                         at = Position(message.seq, block.hash)
-                        placed.append(PlacedBlock(message.seq, block, len(message.data)))
+                        placed.append(
+                            PlacedBlock(message.seq, block, len(message.data), message.time_ms)
+                        )
                     yield placed
         except JetStreamError as error:
             if error.status == 404:

@@ -12,6 +12,9 @@ from natalog.core.limits import NAME_LENGTH_MAX
 MAIN_BRANCH: Final = "db"
 NOBODY: Final = "_"
 """Stands in a subject where no database or branch is meant."""
+GONE: Final = "gone"
+PREPARED: Final = "prepared"
+COLLECTED: Final = "collected"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
@@ -60,10 +63,46 @@ class Names:
     def report(self, database: str, branch: str) -> str:
         return self.subject(database, branch, "report")
 
+    # What lives under a lane is no name of a branch: "_" begins none.
+
+    def gone(self, database: str, lane: int) -> str:
+        """The subject of the log of a branch that was deleted."""
+        return self.subject(database, f"{NOBODY}{lane}", GONE)
+
+    def prepared(self, database: str, lane: int) -> str:
+        """The subject of the log of a branch that waits to take its name over."""
+        return self.subject(database, f"{NOBODY}{lane}", PREPARED)
+
+    def collected(self, database: str) -> str:
+        return self.subject(database, NOBODY, COLLECTED)
+
     # Stream names may not hold dots; "=" is in no name, so that two streams never share one.
 
-    def log_stream(self, database: str, branch: str) -> str:
-        return "=".join([self.prefix.replace(".", "="), database, branch, "log"])
+    def _stream(self, *words: str) -> str:
+        return "=".join([self.prefix.replace(".", "="), *words])
+
+    def log_stream(self, database: str, branch: str = MAIN_BRANCH) -> str:
+        """The stream that a database begins with: the log of lane 0."""
+        return self._stream(database, branch, "log")
+
+    def lane_stream(self, database: str, lane: int) -> str:
+        """The stream of the log of a lane.  It keeps its name whatever becomes of the branch."""
+        if lane == 0:
+            return self.log_stream(database)
+        return self._stream(database, f"{NOBODY}{lane}", "log")
+
+    def lane_of(self, database: str, stream: str) -> int | None:
+        """The lane of a log's stream; None for any other stream."""
+        if stream == self.log_stream(database):
+            return 0
+        begin, end = self._stream(database, NOBODY), "=log"
+        number = stream[len(begin) : -len(end)]
+        if stream.startswith(begin) and stream.endswith(end) and number.isdigit():
+            return int(number)
+        return None
+
+    def collected_stream(self, database: str) -> str:
+        return self._stream(database, NOBODY, COLLECTED)
 
     def ingest_stream(self, database: str, branch: str) -> str:
-        return "=".join([self.prefix.replace(".", "="), database, branch, "tx"])
+        return self._stream(database, branch, "tx")

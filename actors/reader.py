@@ -38,12 +38,13 @@ _SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message of a stream."""
+    """A message of a stream; ``time_ms``: when it was stored."""
 
     seq: int
     subject: str
     data: bytes
     headers: dict[str, str]
+    time_ms: int | None = None
 
 
 class StreamReader:
@@ -238,5 +239,8 @@ def _stored(message: Message) -> Stored:
     # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, with
     # domain and account hash before the stream name on newer servers
     tokens = message.reply.split(".")
-    seq = int(tokens[5] if len(tokens) == 9 else tokens[7])
-    return Stored(seq, message.subject, message.data, message.headers or {})
+    spot = 5 if len(tokens) == 9 else 7
+    stored_ms = int(tokens[spot + 2]) // 1_000_000
+    return Stored(
+        int(tokens[spot]), message.subject, message.data, message.headers or {}, stored_ms
+    )

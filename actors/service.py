@@ -18,24 +18,28 @@ from uuid import uuid4
 
 import anyio
 
-from natalog.actors.admin import LATER, AdminActor, Inspector
+from natalog.actors.admin import LATER, VERSIONING, AdminActor, Inspector, database_name
+from natalog.actors.branches import Branches
 from natalog.actors.catalog import CHANGED, Catalog, Process
+from natalog.actors.collection import Collector
 from natalog.actors.config import ServiceConfig
 from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
 from natalog.actors.http import HttpServer
 from natalog.actors.hub import Hub
 from natalog.actors.metrics import Metrics
-from natalog.actors.names import NOBODY, Names
+from natalog.actors.names import MAIN_BRANCH, NOBODY, Names, check_name
 from natalog.actors.nats_port import Message, NatsPort
 from natalog.actors.nats_server import NatsServer
+from natalog.actors.payload import field_name
 from natalog.actors.query import QueryActor
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Runtime
 from natalog.actors.services_api import ServicesApi
+from natalog.actors.transactor import told
 from natalog.actors.views import Views
 from natalog.core.errors import NatalogError, Unavailable
-from natalog.core.transact import Conflict, process, schema_conflicts
+from natalog.core.transact import process
 
 log = logging.getLogger("natalog.service")
 
@@ -77,13 +81,9 @@ class Service:
         def transact(db: Any, tx_data: Any, tx_meta: Any) -> Any:
             return process(db, tx_data, tx_meta, now_ms=clock(), functions=transact_functions)
 
-        def conflicts(db: Any, tx_data: Any, limit: int) -> list[Conflict]:
-            return schema_conflicts(
-                db, tx_data, now_ms=clock(), functions=transact_functions, limit=limit
-            )
-
         writes = config.role in ("all", "transactor")
         self._process: Process | None = transact if writes else None
+        self._clock = clock
         self.catalog = Catalog(port, self.names, clock, replicas=config.replicas)
         self.hub = Hub(
             port,
@@ -94,14 +94,13 @@ class Service:
             self._process,
             mailbox_size=config.mailbox_messages,
         )
-        self.views = Views(port, self.names, self.hub, transact)
+        self.views = Views(self.hub, transact)
         self.query = QueryActor(
             self.hub,
             self.views,
             self.metrics,
             transact,
             query_functions,
-            conflicts,
             workers=config.query_workers,
         )
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
@@ -116,12 +115,27 @@ class Service:
         """Open what exists, then answer requests."""
         role = self.config.role
         if role in ("all", "gc"):
-            self.gc = GcActor(self.catalog, self.metrics, self.config.gc_interval_s)
+            collector = Collector(
+                self.port,
+                self.names,
+                self.catalog,
+                self.hub.archive,
+                replicas=self.config.replicas,
+            )
+            self.gc = GcActor(self.catalog, collector, self.metrics, self.config.gc_interval_s)
             self.runtime.spawn(self.gc)
             self.runtime.spawn_task(self.gc.schedule, "gc schedule")
         if role in ("all", "transactor"):
-            self.admin = AdminActor(self.catalog, self.hub, self.metrics, self._process)
+            assert self._process is not None
+            branches = Branches(self.port, self.catalog, self.hub, self._process, self._clock)
+            self.admin = AdminActor(self.catalog, self.hub, branches, self.metrics, self._process)
             self.runtime.spawn(self.admin)
+            # who hands a transaction over asks nobody; a branch that sleeps hears of it so
+            subject = self.names.any_branch("tx")
+            group = f"{self.config.prefix}-transactor".replace(".", "-")
+            self._subscriptions.append(
+                await self.port.subscribe(subject, self._on_ingest, queue=group)
+            )
         if role != "gc":
             await self.hub.open_all()
             subject = self.names.subject(NOBODY, NOBODY, CHANGED)
@@ -167,7 +181,8 @@ class Service:
         takers |= dict.fromkeys(("list", "info", "branches", *LATER), self._inspect)
         takers["transact"] = self._transact
         if self.admin is not None:
-            takers |= dict.fromkeys(("create", "delete"), self.admin.tell)
+            takers |= dict.fromkeys(("create", "delete", *VERSIONING), self.admin.tell)
+            takers["merge"] = self._merge
         if self.gc is not None:
             takers["gc"] = self.gc.tell
         return takers
@@ -180,7 +195,7 @@ class Service:
         """
         served = {
             "query": [*self.query.endpoints, "info", "branches", "list"],
-            "transactor": ["transact", "create", "delete", *(set(LATER) - {"erase"})],
+            "transactor": ["transact", "create", "delete", "merge", *VERSIONING],
             "gc": ["gc", "erase"],
         }
         role = self.config.role
@@ -193,7 +208,7 @@ class Service:
             part = next(part for part, names in served.items() if name in names)
             if name in ("create", "delete", "list"):
                 subject = self.names.subject(NOBODY, NOBODY, name)
-            elif name in (*LATER, "gc", "branches"):
+            elif name in (*LATER, *VERSIONING, "merge", "gc", "branches"):
                 subject = f"{self.config.prefix}.*.{NOBODY}.{name}"
             else:
                 subject = self.names.any_branch(name)
@@ -215,8 +230,19 @@ class Service:
     def _inspect(self, request: Request) -> None:
         self._spawn(self.inspector.serve(request))
 
+    def _merge(self, request: Request) -> None:
+        """A merge is a transaction of the branch that its body names."""
+        body = request.body()
+        named = None
+        if isinstance(body, dict):
+            named = next((v for k, v in body.items() if field_name(k) == "branch"), None)
+        branch = check_name(database_name(named or MAIN_BRANCH), "branch")
+        self._to_transactor(request, (request.database, branch))
+
     def _transact(self, request: Request) -> None:
-        key = (request.database, request.branch)
+        self._to_transactor(request, (request.database, request.branch))
+
+    def _to_transactor(self, request: Request, key: tuple[str, str]) -> None:
         found = self.hub.opened(*key)
         if found is not None and key not in self._opening:
             found[1].tell(request)
@@ -233,12 +259,12 @@ class Service:
                 actor.tell(request)
                 return
             raise Unavailable(
-                f"{request.database}.{request.branch} is still being read from its log.",
-                database=request.database,
-                branch=request.branch,
+                f"{key[0]}.{key[1]} is still being read from its log.",
+                database=key[0],
+                branch=key[1],
             )
         except Exception as error:
-            await request.refuse(error)
+            await request.refuse(told(error))
         finally:
             self._opening[key] -= 1
             if not self._opening[key]:
@@ -251,8 +277,26 @@ class Service:
 
     def _on_changed(self, message: Message) -> None:
         event, _, database = message.data.decode("utf-8", "replace").partition(" ")
-        if event == "deleted":
-            self._spawn(self.hub.check(database))
+        if event in ("deleted", "changed"):
+            self._spawn(self._check(database))
+
+    async def _check(self, database: str) -> None:
+        try:
+            await self.hub.check(database)
+        except NatalogError as error:
+            log.warning("%s could not be looked at: %s", database, error.message)
+
+    def _on_ingest(self, message: Message) -> None:
+        key = self.names.parse(message.subject)[:2]
+        if self.hub.opened(*key) is None:
+            self._spawn(self._wake(*key))
+
+    async def _wake(self, database: str, branch: str) -> None:
+        """Open a branch that was handed a transaction."""
+        try:
+            await self.hub.open(database, branch)
+        except NatalogError as error:
+            log.info("%s.%s is not opened: %s", database, branch, error.message)
 
     # --- health ------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ readers take its `db`, which never changes under them.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +18,19 @@ import anyio
 
 from natalog.actors.log import PlacedBlock, Position
 from natalog.core.apply import apply_changes
+from natalog.core.beginning import Base, base_of, begun, successor_of
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
-from natalog.core.errors import DeadlineExceeded, LogCorrupt, NatalogError
+from natalog.core.errors import (
+    BranchNotFound,
+    DeadlineExceeded,
+    LogCorrupt,
+    NatalogError,
+    Unavailable,
+)
+from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_REJECTION, Entry, Rejection, TxRecord
+from natalog.core.transact import next_tx
 
 HELD_VALUES_MAX = 64
 """Values that clients were told of and that stay readable at once."""
@@ -45,58 +55,114 @@ class Place:
 
 
 class Commits:
-    """The commits of a branch in order: 16 bytes each, and the parents that are not the last one.
+    """The commits of one log in order: 32 bytes each, and the parents that are not the last one.
 
-    Every commit has the one before it as its first parent.
+    Every commit but the first has the one before it as its first parent.
     """
 
     def __init__(self) -> None:
         self._ids = bytearray()
-        self._txs: list[int] = []
+        self._txs = array("q")
+        self._instants = array("q")
         self._more: dict[int, tuple[UUID, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._txs)
 
-    def add(self, commit: UUID, tx: int, parents: Sequence[UUID]) -> None:
-        if len(parents) > 1:
-            self._more[len(self._txs)] = tuple(parents[1:])
+    def add(
+        self, commit: UUID, tx: int, parents: Sequence[UUID], instant_ms: int | None = None
+    ) -> None:
+        """``instant_ms``: of the transaction or, without one, of the commit."""
+        spot = len(self._txs)
+        more = tuple(parents[1:] if spot else parents)
+        if more:
+            self._more[spot] = more
         self._ids += commit.bytes
+        self._instants.append(0 if instant_ms is None else instant_ms)
         self._txs.append(tx)
 
     @property
     def first(self) -> UUID:
         """The commit that the log begins with."""
-        return self._id(0)
+        return self.id(0)
 
-    def newest_first(self) -> Iterator[tuple[UUID, list[UUID], int]]:
-        """``(commit id, parents, tx)``."""
-        for spot in range(len(self._txs) - 1, -1, -1):
-            parents = [self._id(spot - 1)] if spot else []
-            yield self._id(spot), [*parents, *self._more.get(spot, ())], self._txs[spot]
+    def id(self, spot: int) -> UUID:
+        """The commit at a place, counted from 0 at the beginning of the log."""
+        return UUID(bytes=bytes(self._ids[16 * spot : 16 * spot + 16]))
 
-    def latest(self, limit: int | None = None) -> list[tuple[UUID, list[UUID], int]]:
-        """The newest commits, newest first."""
-        return list(islice(self.newest_first(), limit))
+    def tx(self, spot: int) -> int:
+        return self._txs[spot]
 
-    def tx_of(self, commit: UUID) -> int | None:
-        """The transaction of a commit."""
-        at = -1
-        while (at := self._ids.find(commit.bytes, at + 1)) >= 0:
+    def instant_ms(self, spot: int) -> int:
+        return self._instants[spot]
+
+    def parents(self, spot: int) -> tuple[UUID, ...]:
+        more = self._more.get(spot, ())
+        return (self.id(spot - 1), *more) if spot else more
+
+    @property
+    def foreign(self) -> Iterator[UUID]:
+        """Parents that need not stand in this log."""
+        for parents in list(self._more.values()):
+            yield from parents
+
+    def find(self, commit: UUID) -> int | None:
+        """The place of a commit, sought from the newest on; O(n), but as fast as memory."""
+        wanted, end = commit.bytes, len(self._ids)
+        while (at := self._ids.rfind(wanted, 0, end)) >= 0:
             if at % 16 == 0:
-                return self._txs[at // 16]
+                return at // 16
+            end = at + 15
         return None
 
-    def _id(self, spot: int) -> UUID:
-        return UUID(bytes=bytes(self._ids[16 * spot : 16 * spot + 16]))
+    def find_tx(self, tx: int) -> int | None:
+        """The place of a transaction's commit.  Transactions ascend; O(log n)."""
+        spot = bisect_left(self._txs, tx)
+        return spot if spot < len(self._txs) and self._txs[spot] == tx else None
+
+    def find_instant(self, ms: int) -> int | None:
+        """The place of the newest commit that is not younger than an instant."""
+        spots = range(len(self._txs) - 1, -1, -1)
+        return next((spot for spot in spots if self._instants[spot] <= ms), None)
+
+
+class LineEnded(BranchNotFound):
+    """The log ends here: its branch was deleted, or its name has moved to another lane."""
+
+    code = "BranchNotFound"
+
+    def __init__(self, database: str, branch: str, successor: int | None) -> None:
+        super().__init__(
+            f"The database {database} has no branch {branch}.", database=database, branch=branch
+        )
+        self.successor = successor
+
+    def answer(self) -> NatalogError:
+        """What somebody hears who asked for the branch by its name."""
+        if self.successor is None:
+            return self
+        return Unavailable(
+            f"{self.data['branch']} was moved by force meanwhile; ask again.", **self.data
+        )
 
 
 class BranchState:
-    """The state of one branch at one position of its log.  `db` is replaced, never changed."""
+    """The state of one branch at one position of its log.  `db` is replaced, never changed.
 
-    def __init__(self, database: str, branch: str) -> None:
+    ``base``: the value that a log begins with when it does not begin with nothing; to be set
+    before the first block is folded.  ``wanted``: commits at which branches begin; their values
+    are kept in ``forks`` when they pass by.
+    """
+
+    def __init__(self, database: str, branch: str, lane: int = 0) -> None:
         self.database = database
         self.branch = branch
+        self.lane = lane
+        self.base: Database | None = None
+        self.began: Base | None = None
+        self.wanted: set[UUID] = set()
+        self.forks: dict[UUID, Database] = {}
+        self.ended: LineEnded | None = None
         self.db: Database = Database.empty(DatabaseConfig())
         self.position = Position()
         self.created_ms: int | None = None
@@ -112,8 +178,13 @@ class BranchState:
 
     @property
     def empty(self) -> bool:
-        """Whether the log has no genesis yet."""
+        """Whether the log has no beginning yet."""
         return self.created_ms is None
+
+    @property
+    def incarnation(self) -> str:
+        """What tells this branch from an earlier one of the same name."""
+        return str(self.commits.first) if self.began is None else self.first_hash
 
     # --- advancing ---------------------------------------------------------------------------
 
@@ -128,6 +199,10 @@ class BranchState:
                 f"{self.database}.{self.branch}.",
                 sequence=placed.seq,
             )
+        if self.ended is not None:
+            raise LogCorrupt(
+                f"Block {placed.seq} follows the end of a branch.", sequence=placed.seq
+            )
         applied = []
         db = self.db
         for spot, entry in enumerate(placed.block.entries):
@@ -135,11 +210,18 @@ class BranchState:
                 self.note(entry, Rejection.decode(entry.data).id, Place(placed.seq, spot))
                 continue
             record = TxRecord.decode(entry.data)
-            commit = entry.commit_id
             before = db
+            if record.kind == "deleted":
+                self.ended = LineEnded(self.database, self.branch, successor_of(record))
+                continue
+            commit = entry.commit_id if record.is_commit else record.parents[0]
             db = self._after(db, record, commit, placed.seq)
             self.note(entry, record.id, Place(placed.seq, spot))
-            self.commits.add(commit, record.tx, record.parents)
+            if record.is_commit:
+                instant = placed.time_ms if record.instant_ms is None else record.instant_ms
+                self.commits.add(commit, record.tx, record.parents, instant)
+            if commit in self.wanted:
+                self.forks[commit] = db
             applied.append(Applied(record, commit, before, db))
         if placed.seq == 1:
             self.first_hash = placed.block.hash.hex()
@@ -147,13 +229,9 @@ class BranchState:
         return applied
 
     def _after(self, db: Database, record: TxRecord, commit: UUID, seq: int) -> Database:
-        if record.kind == "genesis":
-            if not self.empty:
-                raise LogCorrupt(f"Block {seq} holds a second genesis.", sequence=seq)
-            self.created_ms = record.instant_ms or 0
-            config = DatabaseConfig.from_mapping(record.config or {})
-            return replace(Database.empty(config, lane=record.lane), commit_id=commit)
-        expected: Any = (db.max_tx + 1, db.commit_id)
+        if record.kind in ("genesis", "branch", "force"):
+            return self._begun(record, commit, seq)
+        expected: Any = (next_tx(db), db.commit_id)
         found: Any = (record.tx, record.parents[0] if record.parents else None)
         if self.empty or expected != found:
             raise LogCorrupt(
@@ -163,6 +241,33 @@ class BranchState:
                 tx=record.tx,
             )
         return apply_changes(db, record.changes(db), commit)
+
+    def _begun(self, record: TxRecord, commit: UUID, seq: int) -> Database:
+        """The value that the first record of a log makes."""
+        if not self.empty:
+            raise LogCorrupt(f"Block {seq} holds a second {record.kind}.", sequence=seq)
+        if record.kind == "genesis":
+            self.created_ms = record.instant_ms or 0
+            config = DatabaseConfig.from_mapping(record.config or {})
+            return replace(Database.empty(config, lane=record.lane), commit_id=commit)
+        self.began = base_of(record)
+        if self.base is None or self.base.commit_id != self.began.commit:
+            raise LogCorrupt(
+                f"{self.database}.{self.branch} begins at commit {self.began.commit}, which is "
+                f"not at hand.",
+                sequence=seq,
+            )
+        value = begun(record, self.base)
+        self.base = None
+        if record.tx != value.max_tx:
+            raise LogCorrupt(
+                f"{self.database}.{self.branch} begins with transaction {record.tx}, not "
+                f"{value.max_tx}.",
+                sequence=seq,
+            )
+        self.created_ms = int((record.config or {}).get("created") or 0)
+        self.lane = record.lane
+        return replace(value, commit_id=commit)
 
     def note(self, entry: Entry, ident: str | None, place: Place) -> None:
         """Remember the id and the ingest position of an entry."""
@@ -200,6 +305,13 @@ class BranchState:
             self._held.popitem(last=False)
         return db
 
+    def awaits(self, tx: int) -> bool:
+        """Whether this log may still reach a transaction of that number.
+
+        One of an older lane is from before the branch was moved or made again.
+        """
+        return (tx - TX_BASE) >> LANE_BITS >= self.lane
+
     def held(self, tx: int) -> Database | None:
         """The value after transaction ``tx``, if it is the present one or was kept."""
         return self.db if self.db.max_tx == tx else self._held.get(tx)
@@ -208,7 +320,7 @@ class BranchState:
         """The value, once it contains transaction ``basis``; `DeadlineExceeded` if it does not."""
         if self.failure is not None:
             raise self.failure
-        if basis is None or self.db.max_tx >= basis:
+        if basis is None or self.db.max_tx >= basis or not self.awaits(basis):
             return self.db
         with anyio.move_on_after(timeout_s):
             self._waiting += 1

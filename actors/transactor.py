@@ -19,6 +19,7 @@ from uuid import UUID
 import anyio
 from anyio import to_thread
 
+from natalog.actors.archive import Archive
 from natalog.actors.catalog import Catalog, Process, record_of
 from natalog.actors.ingest import Ingested, IngestReader
 from natalog.actors.log import BranchLog, Position
@@ -34,7 +35,8 @@ from natalog.actors.payload import (
 )
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Ask, as_natalog
-from natalog.actors.state import BranchState, Place
+from natalog.actors.state import BranchState, LineEnded, Place
+from natalog.core.beginning import deleted_record
 from natalog.core.codec import pack
 from natalog.core.database import Database
 from natalog.core.errors import (
@@ -42,6 +44,8 @@ from natalog.core.errors import (
     CommitUnknown,
     Fenced,
     NatalogError,
+    NotImplementedYet,
+    ParentsRequired,
     TooLarge,
     TransactSyntax,
     error_from_wire,
@@ -79,6 +83,23 @@ class Submission(Protocol):
     def check_deadline(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Asks a transactor for the last block of its log; ``successor``: where the name moves."""
+
+    successor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a submission asks for; ``parents`` is None unless it is a merge."""
+
+    tx_data: Any
+    tx_meta: Any
+    ident: str | None
+    parents: Any = None
+
+
 @dataclass(slots=True)
 class Staged:
     """An entry that waits to be written, and who wants to hear of it."""
@@ -102,7 +123,9 @@ class Transactor(Actor):
         port: NatsPort,
         names: Names,
         state: BranchState,
+        branch_log: BranchLog,
         catalog: Catalog,
+        archive: Archive,
         process: Process,
         metrics: Metrics,
         *,
@@ -114,6 +137,7 @@ class Transactor(Actor):
         self.state = state
         self._port = port
         self._catalog = catalog
+        self._archive = archive
         self._process = process
         self._metrics = metrics
         self._labels = labels = (state.database, state.branch)
@@ -122,7 +146,7 @@ class Transactor(Actor):
         }
         self._seconds = metrics.transaction_seconds.labels(*labels)
         self._purged = metrics.purged.labels(*labels)
-        self._log = BranchLog(port, names, state.database, state.branch)
+        self._log = branch_log
         self._report_subject = names.report(state.database, state.branch)
         self._ingest = IngestReader(port, names, state, self.put)
         self._turn = 0.0
@@ -131,21 +155,24 @@ class Transactor(Actor):
 
     async def on_start(self) -> None:
         await self._catch_up()
-        first = self.state.commits.first
-        await self._catalog.ensure_ingest(self.state.database, self.state.branch, first)
+        state = self.state
+        await self._catalog.ensure_ingest(state.database, state.branch, state.incarnation)
         self._ingest.start()
 
     async def on_stop(self) -> None:
         await self._ingest.stop()
 
     async def _catch_up(self) -> None:
-        await catch_up(self.state, self._log)
+        await catch_up(self.state, self._log, self._archive)
         self._metrics.log_sequence.labels(*self._labels).set(self.state.position.seq)
         self._metrics.index_datoms.labels(*self._labels).set(len(self.state.db))
 
     async def on_message(self, message: Any) -> None:
         if isinstance(message, Ask):
-            await self._catch_up()
+            if isinstance(message.body, End):
+                await self._end(message.body)
+            else:
+                await self._catch_up()
             message.reply(self.state)
             return
         waiting: list[Request | Ingested] = [message]
@@ -165,8 +192,31 @@ class Transactor(Actor):
         except BaseException as error:
             # whoever has no answer yet gets one; what was appended is found again by its id
             for left in [*waiting, *asks]:
-                left.fail(as_natalog(error) if isinstance(error, Exception) else self._gone())
+                left.fail(told(error) if isinstance(error, Exception) else self._gone())
             raise
+
+    def _gone(self) -> NatalogError:
+        return told(super()._gone())
+
+    async def _end(self, end: End) -> None:
+        """Append the last block and end; whoever waits behind it hears of it."""
+        state = self.state
+        for attempt in range(FENCED_ATTEMPTS):
+            head = state.db.commit_id
+            assert head is not None
+            record = deleted_record(state.branch, state.lane, state.db.max_tx, head, end.successor)
+            block = encode_block(state.position.hash, [Entry(ENTRY_COMMIT, record.encode())])
+            try:
+                at = await self._log.append(state.position, block)
+                break
+            except Fenced:
+                if attempt + 1 == FENCED_ATTEMPTS:
+                    raise
+                await self._catch_up()
+        state.advance(state.db, at, len(block))
+        state.ended = self.failure = LineEnded(state.database, state.branch, end.successor)
+        state.fail(state.ended)
+        self._scope.cancel()
 
     async def _handle(self, waiting: Sequence[Request | Ingested]) -> None:
         """Commit all that waits, group by group; each is answered exactly once."""
@@ -223,14 +273,15 @@ class Transactor(Actor):
             ident: str | None = None
             try:
                 one.check_deadline()
-                tx_data, tx_meta, ident = read_transaction(one)
+                wish = read_transaction(one)
+                ident = wish.ident
                 if ident is not None and ident in self.state.ids:
                     await self._repeat(one, ident)
                     continue
                 if ident is not None and ident in by_id:
                     by_id[ident].repeats.append(one)
                     continue
-                made = await self._transact(db, tx_data, tx_meta, ident, one)
+                made = await self._transact(db, wish, one)
             except NatalogError as error:
                 if isinstance(one, Ingested):
                     made = self._refused(db, ident, error, one)
@@ -255,17 +306,17 @@ class Transactor(Actor):
                 return waiting[spot + 1 :]
         return ()
 
-    async def _transact(
-        self,
-        db: Database,
-        tx_data: Any,
-        tx_meta: Any,
-        ident: str | None,
-        one: Request | Ingested,
-    ) -> Staged:
+    async def _transact(self, db: Database, wish: Wish, one: Request | Ingested) -> Staged:
+        ident = wish.ident
+        merged: tuple[UUID, ...] = ()
+        kind = "transaction"
+        if wish.parents is not None:
+            kind = "merge"
+            merged = await self._archive.parents(self.state.database, wish.parents, db.commit_id)
+
         def work() -> Staged:
-            report = self._process(db, tx_data, tx_meta)
-            record = record_of(report, db, ident)
+            report = self._process(db, wish.tx_data, wish.tx_meta)
+            record = record_of(report, db, ident, merged, kind)
             entry = Entry(ENTRY_COMMIT, record.encode(), one.ingest_seq)
             if len(entry.data) + BLOCK_OVERHEAD_BYTES > self._port.payload_room:
                 raise TooLarge(
@@ -311,7 +362,13 @@ class Transactor(Actor):
             for spot, one in enumerate(group):
                 state.note(one.entry, one.ident, Place(at.seq, spot))
                 if one.record is not None and one.commit is not None:
-                    state.commits.add(one.commit, one.record.tx, one.record.parents)
+                    instant = one.record.instant_ms
+                    state.commits.add(
+                        one.commit,
+                        one.record.tx,
+                        one.record.parents,
+                        time.time_ns() // 1_000_000 if instant is None else instant,
+                    )
             state.advance(group[-1].after, at, len(block))
             state.announce()
             for one in group:
@@ -407,8 +464,16 @@ class Transactor(Actor):
         self._counts[outcome].inc()
 
 
-async def catch_up(state: BranchState, branch_log: BranchLog) -> None:
-    """Read the log from where ``state`` stands to its present end."""
+def told(error: BaseException) -> NatalogError:
+    """What a client hears of an error."""
+    return error.answer() if isinstance(error, LineEnded) else as_natalog(error)
+
+
+async def catch_up(state: BranchState, branch_log: BranchLog, archive: Archive) -> None:
+    """Read the log from where ``state`` stands to its present end; `LineEnded` if that is final."""
+    if state.ended is not None:
+        raise state.ended
+    await archive.begin(state, branch_log)
     async with aclosing(branch_log.blocks(state.position)) as batches:
         async for batch in batches:
             await fold(state, batch)
@@ -425,12 +490,17 @@ async def fold(state: BranchState, batch: Sequence[Any]) -> None:
         await to_thread.run_sync(work)
     else:
         work()
+    if state.ended is not None:
+        state.fail(state.ended)
+        raise state.ended
     state.announce()
 
 
-def read_transaction(one: Submission) -> tuple[Any, Any, str | None]:
-    """tx-data, tx-meta and id of a submission."""
+def read_transaction(one: Submission) -> Wish:
+    """What a submission asks for."""
     body = one.body()
+    if isinstance(one, Request) and one.endpoint == "merge":
+        return read_merge(body)
     fields: dict[str, Any] = {"tx_data": body}
     if isinstance(body, dict):
         if not any(field_name(key) == "tx_data" for key in body):
@@ -440,16 +510,34 @@ def read_transaction(one: Submission) -> tuple[Any, Any, str | None]:
             )
         fields = fields_of(body, ("tx_data", "tx_meta", "id"), "transact")
     ident = fields.get("id")
-    if isinstance(ident, UUID):
-        ident = str(ident)
     if ident is None:
         ident = one.header("Nats-Msg-Id")
+    return Wish(fields["tx_data"], fields.get("tx_meta"), transaction_id(ident))
+
+
+def read_merge(body: Any) -> Wish:
+    """A merge: a transaction whose commit has more parents than the head."""
+    words = ("branch", "parents", "tx_data", "tx_meta", "id", "policy", "resolutions")
+    fields = fields_of(body, words, "merge")
+    parents = fields.get("parents")
+    if not parents:
+        raise ParentsRequired("A merge needs at least one parent.", branch=fields.get("branch"))
+    if fields.get("tx_data") is None or fields.get("policy") is not None:
+        raise NotImplementedYet("A merge takes the data to commit as tx_data.", endpoint="merge")
+    ident = transaction_id(fields.get("id"))
+    return Wish(fields["tx_data"], fields.get("tx_meta"), ident, parents)
+
+
+def transaction_id(ident: Any) -> str | None:
+    """The producer's id of a transaction; `BadRequest` when it is none."""
+    if isinstance(ident, UUID):
+        ident = str(ident)
     if ident is not None and (not isinstance(ident, str) or not 0 < len(ident) <= ID_LENGTH_MAX):
         raise BadRequest(
             f"The id of a transaction is a text of 1 to {ID_LENGTH_MAX} characters.",
             id=repr(ident)[:80],
         )
-    return fields["tx_data"], fields.get("tx_meta"), ident
+    return ident
 
 
 def split_blocks(staged: Sequence[Staged], room: int) -> Iterator[list[Staged]]:

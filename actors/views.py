@@ -9,33 +9,24 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from anyio import to_thread
-
 from natalog.actors.catalog import Process, split_transaction
 from natalog.actors.hub import Hub
-from natalog.actors.log import BranchLog, PlacedBlock
-from natalog.actors.names import MAIN_BRANCH, Names, check_name
-from natalog.actors.nats_port import NatsPort
+from natalog.actors.names import MAIN_BRANCH, check_name
 from natalog.actors.payload import fields_of, tagged_database
-from natalog.actors.state import BranchState
 from natalog.core.database import Database
 from natalog.core.edn import parse_instant
 from natalog.core.errors import BadRequest, CommitNotFound, InvalidTimePoint
 from natalog.core.limits import TX_BASE
 from natalog.core.values import Keyword, Symbol
 
-WORDS = ("database", "branch", "at", "commit", "of", "with", "as_of", "since", "history")
+VIEW_WORDS = ("database", "branch", "at", "commit", "of", "with", "as_of", "since", "history")
 DEPTH_MAX = 32
-KEPT_VALUES_MAX = 16
-"""Old values that were read from the log and may be asked for again."""
 
 Compute = Callable[[], Database]
 _NUMBER = re.compile(r"\d{1,19}\Z")
@@ -58,12 +49,9 @@ class Asker:
 class Views:
     """Resolves the views of requests."""
 
-    def __init__(self, port: NatsPort, names: Names, hub: Hub, speculate: Process) -> None:
-        self._port = port
-        self._names = names
+    def __init__(self, hub: Hub, speculate: Process) -> None:
         self._hub = hub
         self._speculate = speculate
-        self._kept: OrderedDict[tuple[str, str, str, int], Database] = OrderedDict()
 
     async def gather(self, asker: Asker, view: Any, depth: int = 0) -> Compute:
         """A function that gives the value that ``view`` (None: the head) describes."""
@@ -73,7 +61,7 @@ class Views:
             raise BadRequest(f"Views nest deeper than {DEPTH_MAX} levels.", depth=depth)
         words = {
             name: value
-            for name, value in fields_of(view, WORDS, "view").items()
+            for name, value in fields_of(view, VIEW_WORDS, "view").items()
             if value is not None
         }
         base: Compute
@@ -120,6 +108,8 @@ class Views:
         head = await self.value(needed)
         if head.max_tx == at:
             return head
+        if head.max_tx < at:  # of an earlier incarnation of the branch
+            raise CommitNotFound(f"There is no transaction {at} on this branch.", tx=at)
         state = self._hub.state(asker.database, asker.branch)
         held = None if state is None else state.held(at)
         if held is not None:
@@ -129,40 +119,25 @@ class Views:
         return await self._replayed(asker, at)
 
     async def _at_commit(self, asker: Asker, commit: UUID) -> Database:
-        head = await self.value(asker)
+        # a commit holds what it holds, whatever its reader has written elsewhere meanwhile
+        head = await self.value(replace(asker, basis=None))
         if head.commit_id == commit:
             return head
-        state = self._hub.state(asker.database, asker.branch)
-        spot = None if state is None else state.commits.tx_of(commit)
-        if spot is None:
-            raise CommitNotFound(f"There is no commit {commit}.", commit=str(commit))
-        return await self._replayed(asker, spot)
+        archive = self._hub.archive
+        found = await archive.find(asker.database, commit)
+        return await archive.value(asker.database, found)
 
     async def _replayed(self, asker: Asker, tx: int) -> Database:
         """An old value, exactly: the log folded up to its transaction."""
-        state = self._hub.state(asker.database, asker.branch)
-        key = (asker.database, asker.branch, "" if state is None else state.first_hash, tx)
-        kept = self._kept.get(key)
-        if kept is not None:
-            self._kept.move_to_end(key)
-            return kept
-        log = BranchLog(self._port, self._names, asker.database, asker.branch)
-        scratch = BranchState(asker.database, asker.branch)
-        async with aclosing(log.blocks()) as batches:
-            async for batch in batches:
-                found = await to_thread.run_sync(_fold_to, scratch, batch, tx)
-                if found is not None:
-                    self._kept[key] = found
-                    if len(self._kept) > KEPT_VALUES_MAX:
-                        self._kept.popitem(last=False)
-                    return found
-        raise CommitNotFound(f"There is no transaction {tx} on this branch.", tx=tx)
+        archive = self._hub.archive
+        line = await self._hub.line(asker.database, asker.branch)
+        return await archive.value(asker.database, await archive.find_at(line, tx))
 
     # --- views -------------------------------------------------------------------------------
 
     def _derived(self, base: Compute, words: Mapping[str, Any]) -> Compute:
-        as_of = _point(words["as_of"]) if "as_of" in words else None
-        since = _point(words["since"]) if "since" in words else None
+        as_of = time_point(words["as_of"]) if "as_of" in words else None
+        since = time_point(words["since"]) if "since" in words else None
         history = words.get("history", False)
         if not isinstance(history, bool):
             raise BadRequest(f"history is true or false, not {history!r}.", field="history")
@@ -180,15 +155,6 @@ class Views:
             return db.history() if history else db
 
         return compute
-
-
-def _fold_to(scratch: BranchState, batch: Sequence[PlacedBlock], tx: int) -> Database | None:
-    """Fold blocks; the value after transaction ``tx`` once it is reached."""
-    for placed in batch:
-        for applied in scratch.fold(placed):
-            if applied.record.tx == tx:
-                return applied.after
-    return None
 
 
 def _constant(value: Database) -> Compute:
@@ -227,7 +193,7 @@ def _commit(value: Any) -> UUID:
         ) from None
 
 
-def _point(value: Any) -> int | datetime:
+def time_point(value: Any) -> int | datetime:
     """A transaction id or instant; text may be either."""
     if isinstance(value, str):
         if _NUMBER.match(value):

@@ -28,8 +28,10 @@ RECORD_VERSION: Final = 1
 ENTRY_COMMIT: Final = 1
 ENTRY_REJECTION: Final = 2
 
-KINDS: Final = ("genesis", "transaction", "branch", "force", "merge")
+KINDS: Final = ("genesis", "transaction", "branch", "force", "merge", "deleted")
 """Kinds of records; their places are their numbers, for ever."""
+COMMIT_KINDS: Final = frozenset({"genesis", "transaction", "force", "merge"})
+"""Kinds of records that are commits; the others begin or end the log of a branch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,14 @@ class PurgeRef:
 
 @dataclass(frozen=True, slots=True)
 class TxRecord:
-    """One commit.
+    """One commit, or the beginning or end of a branch.
 
-    ``tx``: the transaction id, of a genesis the id that stands before the first transaction.
-    ``parents``: commit ids, the branch's own head first.  ``id``: the producer's transaction id.
-    ``tx_meta`` is without ``:db/txInstant``, which is ``instant_ms``.  ``config``: settings of the
-    database, in a genesis.  ``purged``: how many facts the purges removed.
+    ``tx``: the transaction id, of a genesis the id that stands before the first transaction, of a
+    ``branch``, ``force`` or ``deleted`` the newest transaction of the value that the log begins or
+    ends with.  ``parents``: commit ids, the branch's own head first.  ``id``: the producer's
+    transaction id.  ``tx_meta`` is without ``:db/txInstant``, which is ``instant_ms``.
+    ``config``: settings of the database, in a genesis; of a ``branch`` or ``force`` where it
+    begins, of a ``deleted`` what follows.  ``purged``: how many facts the purges removed.
     """
 
     kind: str
@@ -149,6 +153,11 @@ class TxRecord:
             _corrupt(f"a record that cannot be read: {error.message}")
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             _corrupt(f"a malformed record: {error}")
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether this is a commit, and not the beginning or end of a branch."""
+        return self.kind in COMMIT_KINDS
 
     def changes(self, before: Database) -> Changes:
         """What `core.apply` takes to make the value after this record from that before it."""
@@ -310,6 +319,7 @@ def _corrupt(what: str, **data: Any) -> NoReturn:
 
 
 __all__ = [
+    "COMMIT_KINDS",
     "ENTRY_COMMIT",
     "ENTRY_REJECTION",
     "FIRST_HASH",

@@ -40,12 +40,12 @@ def forked(db: Database, lane: int) -> Database:
     return replace(db, lane=lane, max_eid=highest, _cache={})
 
 
-def history(graph: Graph, head: UUID) -> list[CommitNode]:
+def history(graph: Graph, head: UUID, limit: int | None = None) -> list[CommitNode]:
     """The commits reachable from ``head``, breadth first, each once; missing ones end the walk."""
     seen = {head}
     queue = deque([head])
     found: list[CommitNode] = []
-    while queue:
+    while queue and (limit is None or len(found) < limit):
         node = graph.get(queue.popleft())
         if node is None:
             continue

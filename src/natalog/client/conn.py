@@ -15,6 +15,7 @@ from natalog.client.reports import Feed, follow
 from natalog.client.session import READ, WRITE, Repeat, Session
 from natalog.core.codec import pack
 from natalog.core.errors import BadRequest, DatabaseNotFound, Unavailable
+from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.report import (
     Commit,
     Diff,
@@ -123,6 +124,8 @@ class Conn:
     async def db(self, *, timeout: float | None = None) -> Database:
         """The current database value: immutable, not older than what this connection wrote."""
         info = await self.info(timeout=timeout)
+        if (self._seen - TX_BASE) >> LANE_BITS < int(info.get("lane") or 0):
+            self._seen = 0  # from before the branch was moved or made again
         basis = max(int(info["max_tx"]), self._seen)
         self._seen = basis
         return Database(self._session, self.database, self.branch_name, basis)
