@@ -39,7 +39,7 @@ from natalog.actors.services_api import ServicesApi
 from natalog.actors.transactor import told
 from natalog.actors.views import Views
 from natalog.core.errors import NatalogError, Unavailable
-from natalog.core.transact import process
+from natalog.core.transact import Conflict, process, schema_conflicts
 
 log = logging.getLogger("natalog.service")
 
@@ -81,6 +81,11 @@ class Service:
         def transact(db: Any, tx_data: Any, tx_meta: Any) -> Any:
             return process(db, tx_data, tx_meta, now_ms=clock(), functions=transact_functions)
 
+        def conflicts(db: Any, tx_data: Any, limit: int) -> list[Conflict]:
+            return schema_conflicts(
+                db, tx_data, now_ms=clock(), functions=transact_functions, limit=limit
+            )
+
         writes = config.role in ("all", "transactor")
         self._process: Process | None = transact if writes else None
         self._clock = clock
@@ -101,6 +106,7 @@ class Service:
             self.metrics,
             transact,
             query_functions,
+            conflicts,
             workers=config.query_workers,
         )
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
