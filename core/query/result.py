@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from natalog.core.errors import QueryFunction, QueryWhere
-from natalog.core.index.encoding import doubles
 from natalog.core.index.pool import Ints
 from natalog.core.pull import pull, pull_many
 from natalog.core.query.aggregates import AGGREGATES
@@ -22,42 +20,56 @@ from natalog.core.query.ast import (
     Query,
     Var,
 )
-from natalog.core.query.column import Column, largest, packed
+from natalog.core.query.column import Column, packed
 from natalog.core.query.context import Context
+from natalog.core.query.fast_aggregates import Groups, fast_aggregate
 from natalog.core.query.relation import Relation
 from natalog.core.values import make_set, sort_key, value_key
 
-_SUM_SAFE = 2**62
 _CHUNK_ROWS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
 class QueryResult:
     """An answer.
 
     ``kind``: ``"set"`` (a relation as a set of tuples), ``"rows"`` (a list of tuples),
     ``"collection"`` (a list of values), ``"tuple"`` (one row or None), ``"scalar"`` (one value or
-    None) or ``"maps"`` (a list of dicts).  ``rows``: the tuples, each once where the kind is a set.
+    None) or ``"maps"`` (a list of dicts).  ``found``: the tuples; of a set they may repeat.
     """
 
-    kind: str
-    rows: list[tuple[Any, ...]]
-    keys: tuple[Any, ...] | None = None
+    __slots__ = ("_rows", "found", "keys", "kind")
+
+    def __init__(
+        self, kind: str, found: list[tuple[Any, ...]], keys: tuple[Any, ...] | None = None
+    ) -> None:
+        self.kind = kind
+        self.found = found
+        self.keys = keys
+        self._rows: list[tuple[Any, ...]] | None = None if kind == "set" else found
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The tuples, each once where the kind is a set."""
+        if self._rows is None:
+            self._rows = _distinct_rows(self.found)
+        return self._rows
 
     def python(self) -> Any:
         """The answer as Python values of the shape that ``kind`` says."""
         if self.kind == "set":
-            return make_set(self.rows)
+            plain = set(self.found)
+            return plain if len(plain) == len(self.found) else make_set(self.rows)
+        rows = self.rows
         if self.kind == "rows":
-            return self.rows
+            return rows
         if self.kind == "collection":
-            return [row[0] for row in self.rows]
+            return [row[0] for row in rows]
         if self.kind == "tuple":
-            return self.rows[0] if self.rows else None
+            return rows[0] if rows else None
         if self.kind == "scalar":
-            return self.rows[0][0] if self.rows else None
+            return rows[0][0] if rows else None
         assert self.keys is not None
-        return [dict(zip(self.keys, row, strict=True)) for row in self.rows]
+        return [dict(zip(self.keys, row, strict=True)) for row in rows]
 
 
 def find_vars(query: Query) -> list[str]:
@@ -87,10 +99,11 @@ def answer(ctx: Context, query: Query, found: Relation) -> QueryResult:
             ctx.tick(0)
             columns.append(_element_values(ctx, query, element, found))
     rows = _rows(ctx, columns)
-    if _is_plain(query) and not pulls:
+    listed = aggregates or pulls or bool(query.with_vars)
+    if _is_plain(query) and not _is_whole_set(query):
         rows = _distinct_rows(rows)
         ctx.tick(0)
-    return _shaped(query, rows, listed=aggregates or pulls or bool(query.with_vars))
+    return _shaped(query, rows, listed=listed)
 
 
 def _rows(ctx: Context, columns: list[list[Any]]) -> list[tuple[Any, ...]]:
@@ -109,6 +122,12 @@ def _rows(ctx: Context, columns: list[list[Any]]) -> list[tuple[Any, ...]]:
 def _is_plain(query: Query) -> bool:
     """Whether equal rows count once."""
     return not query.with_vars and all(isinstance(element, FindVar) for element in query.find)
+
+
+def _is_whole_set(query: Query) -> bool:
+    """Whether the answer is a set of all rows, in which it does not matter that they repeat."""
+    cut = query.limit is not None or bool(query.offset) or query.order_by is not None
+    return query.kind == "relation" and query.return_map is None and not cut
 
 
 def _distinct_rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -162,6 +181,7 @@ def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
         first = np.zeros(1, dtype=np.int64)
         groups = np.zeros(found.count, dtype=np.int64)
         count = 1
+    grouping = Groups(groups, count)
     leaders = found.take(first.astype(np.int64))
     columns: list[list[Any]] = []
     split: dict[str, list[list[Any]]] = {}
@@ -170,7 +190,7 @@ def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
             columns.append(_element_values(ctx, query, element, leaders))
             continue
         column = found.columns[element.var.name]
-        fast = _fast_aggregate(element, column, groups, count)
+        fast = None if element.params else fast_aggregate(element.name, column, grouping)
         if fast is not None:
             columns.append(fast)
             continue
@@ -213,51 +233,6 @@ def _aggregate(ctx: Context, name: str) -> Callable[..., Any]:
             raise QueryFunction(f"The aggregate {name} failed: {error}.", function=name) from error
 
     return apply
-
-
-def _fast_aggregate(
-    element: FindAggregate, column: Column, groups: Ints, count: int
-) -> list[Any] | None:
-    """Counts, sums, averages, minima and maxima of typed columns; None where it takes more."""
-    if element.params:
-        return None
-    name = element.name
-    if name == "count":
-        counts: list[Any] = np.bincount(groups, minlength=count).tolist()
-        return counts
-    if column.kind == "long":
-        data: Any = column.data
-        top = largest(data)
-        if name in ("sum", "avg") and top * len(data) >= _SUM_SAFE:
-            return None
-    elif column.kind == "double":
-        data = doubles(column.data)
-        if not np.isfinite(data).all():
-            return None
-    else:
-        return None
-    if name in ("sum", "avg"):
-        if column.kind == "long":
-            totals = np.zeros(count, dtype=np.int64)
-            if top < 2**53 // max(len(data), 1):
-                totals = np.bincount(groups, weights=data, minlength=count).astype(np.int64)
-            else:
-                np.add.at(totals, groups, data)
-        else:
-            totals = np.bincount(groups, weights=data, minlength=count)
-        if name == "sum":
-            summed: list[Any] = totals.tolist()
-            return summed
-        sizes = np.bincount(groups, minlength=count)
-        means: list[Any] = (totals / sizes).tolist()
-        return means
-    if name in ("min", "max"):
-        operate = np.minimum if name == "min" else np.maximum
-        firsts = np.unique(groups, return_index=True)[1]
-        best = column.data[firsts].copy()
-        operate.at(best, groups, column.data)
-        return Column(column.kind, column.pool, best).values()
-    return None
 
 
 # --- order, limit, shape -------------------------------------------------------------------------
