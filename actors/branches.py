@@ -88,8 +88,8 @@ class Branches:
         Costs the same whatever the size of the data: one record, no commit.  Raises
         `InvalidName`, `BranchExists`, `BranchNotFound`, `CommitNotFound`, `InvalidTimePoint`.
         """
-        name = _name(name)
         lines = await self._known(database)
+        name = _name(name)
         await self._vacant(lines, name)
         base = await self._source(database, source)
         line = await self._made(lines, database, name, base)
@@ -184,6 +184,7 @@ class Branches:
 
         Raises `InvalidName`, `BranchProtected`, `BranchNotFound`.
         """
+        await self._known(database)
         name = _name(name)
         line = await self._live(database, name)
         if name == MAIN_BRANCH:
@@ -251,8 +252,8 @@ class Branches:
         The old incarnation of the branch ends with a block that names the new one; nothing undoes
         that.  Raises what reading the view raises, `ParentsRequired`, and what names raise.
         """
-        name = _name(name)
         lines = await self._known(database)
+        name = _name(name)
         if not parents:
             raise ParentsRequired("A forced branch needs at least one parent.", branch=name)
         above = await self._archive.parents(database, parents, None)

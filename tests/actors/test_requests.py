@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -47,11 +48,46 @@ BAD: list[tuple[str, Any, str]] = [
     *((f"nobody._.{name}", {}, "DatabaseNotFound") for name in UPKEEP),
     ("people._.info", {"branch": "nowhere"}, "BranchNotFound"),
     ("people._.info", {"branch": "no such name"}, "InvalidName"),
-    # verbs of the contract that come later
-    *(
-        (f"people._.{name}", {}, "NotImplemented")
-        for name in ("branch", "delete-branch", "force-branch", "merge", "erase")
+    # a verb of the contract that comes later
+    ("people._.erase", {}, "NotImplemented"),
+    # branches
+    *((f"people._.{name}", {}, "InvalidName") for name in UPKEEP if name.endswith("branch")),
+    ("people._.branch", {"to": "db"}, "BranchExists"),
+    ("people._.branch", {"to": "no such name"}, "InvalidName"),
+    ("people._.branch", {"to": "x", "from": "nowhere"}, "BranchNotFound"),
+    ("people._.branch", {"to": "x", "from": UUID(int=7)}, "CommitNotFound"),
+    ("people._.branch", {"to": "x", "from": 7}, "InvalidTimePoint"),
+    ("people._.branch", {"to": "x", "from": [1]}, "BadRequest"),
+    ("people._.branch", {"to": "x", "as_of": 7}, "BadRequest"),
+    ("people._.branch", [1], "BadRequest"),
+    ("people._.delete-branch", {"branch": "db"}, "BranchProtected"),
+    ("people._.delete-branch", {"branch": "nowhere"}, "BranchNotFound"),
+    ("people._.merge", {}, "ParentsRequired"),
+    ("people._.merge", {"parents": [], "tx_data": []}, "ParentsRequired"),
+    ("people._.merge", {"parents": ["nowhere"], "tx_data": []}, "BranchNotFound"),
+    ("people._.merge", {"parents": [UUID(int=7)], "tx_data": []}, "CommitNotFound"),
+    ("people._.merge", {"branch": "nowhere", "parents": ["db"], "tx_data": []}, "BranchNotFound"),
+    ("people._.merge", {"parents": 7, "tx_data": []}, "BadRequest"),
+    ("people._.merge", b"{", "EdnSyntax"),
+    ("people._.force-branch", {"branch": "x"}, "ParentsRequired"),
+    ("people._.force-branch", {"branch": "x", "parents": ["nowhere"]}, "BranchNotFound"),
+    (
+        "people._.force-branch",
+        {"branch": "x", "parents": ["db"], "view": {"history": True}},
+        "ViewRefused",
     ),
+    (
+        "people._.force-branch",
+        {"branch": "x", "parents": ["db"], "view": {"with": [{"undeclared": 1}]}},
+        "TransactSchema",
+    ),
+    (
+        "people._.force-branch",
+        {"branch": "x", "parents": ["db"], "view": {"database": "nobody"}},
+        "BadRequest",
+    ),
+    ("people._.gc", {"before": "soon"}, "InvalidTimePoint"),
+    ("people._.gc", {"dry_run": 7}, "BadRequest"),
     # databases as a whole
     ("_._.create", {}, "InvalidName"),
     ("_._.create", [1], "BadRequest"),

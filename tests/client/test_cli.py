@@ -140,7 +140,7 @@ def test_exit_codes_tell_who_is_wrong(service_url: str, people: str) -> None:
     nobody = natalog("q", people, NAME_AGE, url="nats://127.0.0.1:1")
     assert nobody.code == 3
     assert "connection refused" in nobody.err
-    assert natalog("branch", people, "foo", url=service_url).code == 1
+    assert natalog("branch", people, "db", url=service_url).code == 1
     assert natalog("--help").code == 0
     assert natalog("import", "--help").code == 0
 

@@ -14,7 +14,9 @@ import pytest
 import natalog
 from natalog import Conn, TxReport, kw
 from natalog.core.errors import (
+    BranchExists,
     BranchNotFound,
+    BranchProtected,
     CommitNotFound,
     DatabaseExists,
     DatabaseNotFound,
@@ -22,6 +24,7 @@ from natalog.core.errors import (
     InvalidName,
     NatalogError,
     NotImplementedYet,
+    ParentsRequired,
     QueryError,
     TooLarge,
     TransactSchema,
@@ -329,9 +332,11 @@ async def test_errors_arrive_as_what_they_are(service_url: str, fresh_name: Name
             (EdnSyntax, lambda: db.q("[:find ?n :where [?e :name ?n]")),
             (BranchNotFound, lambda: client.database(conn.database, "nowhere").db()),
             (CommitNotFound, lambda: conn.commit_db(uuid4())),
-            (NotImplementedYet, lambda: conn.branch("foo")),
-            (NotImplementedYet, lambda: conn.merge({"foo"}, [])),
-            (NotImplementedYet, lambda: conn.delete_branch("foo")),
+            (BranchExists, lambda: conn.branch("db")),
+            (BranchNotFound, lambda: conn.merge({"foo"}, [])),
+            (ParentsRequired, lambda: conn.merge([], [])),
+            (BranchProtected, lambda: conn.delete_branch("db")),
+            (NotImplementedYet, lambda: conn.erase()),
         ]
         for expected, work in cases:
             with pytest.raises(expected) as caught:
