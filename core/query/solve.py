@@ -84,8 +84,8 @@ def _check_bindable(ctx: Context, todos: list[Todo], bound: frozenset[str]) -> f
     remaining = todos
     while remaining:
         waiting: list[Todo] = []
-        for spot, todo in enumerate(remaining):
-            if ready(ctx, todo, bound, (*waiting, *remaining[spot + 1 :])):
+        for todo in remaining:
+            if ready(ctx, todo, bound, remaining):
                 bound = bound | todo.outputs
             else:
                 waiting.append(todo)
@@ -110,7 +110,10 @@ def _insufficient(todos: Sequence[Todo], bound: frozenset[str]) -> QueryWhere:
 
 
 def ready(ctx: Context, todo: Todo, bound: frozenset[str], others: Sequence[Todo]) -> bool:
-    """Whether a clause can run once ``bound`` is known; ``others`` may still bind more."""
+    """Whether a clause can run once ``bound`` is known; ``others`` may still bind more.
+
+    Clauses of ``others`` that have run do no harm: what they bind is in ``bound``.
+    """
     clause = todo.clause
     if isinstance(clause, Pattern):
         return True
@@ -319,19 +322,21 @@ def _next(ctx: Context, remaining: list[Todo], state: _State) -> tuple[int, floa
     best = -1
     cost = _LATER
     for spot, todo in enumerate(remaining):
-        others: Sequence[Todo] = ()
-        if isinstance(todo.clause, Not):
-            others = [*remaining[:spot], *remaining[spot + 1 :]]
-        if not ready(ctx, todo, bound, others):
+        if not ready(ctx, todo, bound, remaining):
             continue
         price = _price(ctx, todo.clause, todo.vars, state, bound)
         if price < cost or best < 0:
             best, cost = spot, price
-        if price == 0.0:
+        if price == 0.0 or (spot == 0 and isinstance(todo.clause, Not) and _all_nots(remaining)):
             break
     if best < 0:
         raise _insufficient(remaining, bound)
     return best, cost
+
+
+def _all_nots(remaining: list[Todo]) -> bool:
+    """Whether only filters of equal price are left, so that any may be next."""
+    return all(isinstance(todo.clause, Not) for todo in remaining)
 
 
 def _price(
