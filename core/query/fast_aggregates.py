@@ -104,7 +104,8 @@ def _median(data: Numbers, groups: Groups) -> Numbers:
         starts = np.cumsum(groups.sizes) - groups.sizes
     upper = ordered[starts + groups.sizes // 2].astype(np.float64)
     lower = ordered[starts + (groups.sizes - 1) // 2].astype(np.float64)
-    return np.where(lower == upper, upper, (lower + upper) / 2)
+    middle: Numbers = np.where(lower == upper, upper, (lower + upper) / 2)
+    return middle
 
 
 def _least(data: Numbers, groups: Groups) -> Numbers:

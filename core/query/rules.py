@@ -18,6 +18,7 @@ import numpy as np
 from natalog.core.errors import QueryWhere
 from natalog.core.index.pool import ValuePool
 from natalog.core.query.ast import Blank, Call, Clause, Const, Not, Or, Pattern, Rule, RuleCall, Var
+from natalog.core.query.closure import linear, linear_closure
 from natalog.core.query.column import Column, aligned, constant, recoded
 from natalog.core.query.context import Context
 from natalog.core.query.relation import UNIT, Relation, empty, union
@@ -181,7 +182,13 @@ def _calls(clauses: Sequence[Clause]) -> list[RuleCall]:
 
 def _closure(ctx: Context, name: str, spots: Spots, seed: Relation) -> Relation:
     """The answers of a recursive rule for the values of its bound arguments."""
-    fixpoint = Fixpoint(ctx, _group(ctx, name))
+    group = _group(ctx, name)
+    form = linear(ctx.rules[name], group)
+    if form is not None:
+        found = linear_closure(ctx, form, spots, seed)
+        if found is not None:
+            return found
+    fixpoint = Fixpoint(ctx, group)
     fixpoint.ask(name, spots, seed)
     fixpoint.run()
     return fixpoint.answers[name].all
