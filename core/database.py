@@ -30,6 +30,7 @@ from natalog.core.index.tree import OPEN, RowTree
 from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_facts, select
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
+from natalog.core.shown import shown
 from natalog.core.values import Datom, Keyword, instant_ms
 
 _NO_INSTANTS: Final = Instants(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -144,7 +145,7 @@ class Database:
             return self._view(window)
         if type(point) is not int:
             raise InvalidTimePoint(
-                f"{point!r} is neither a transaction id nor an instant.", point=repr(point)
+                f"{shown(point)} is neither a transaction id nor an instant.", point=shown(point)
             )
         if point < TX_BASE:
             raise InvalidTimePoint(
@@ -336,7 +337,7 @@ class Database:
         if isinstance(ref, (list, tuple)):
             return self._lookup(ref)
         raise EntityIdSyntax(
-            f"{ref!r} is neither an entity id, an ident nor a lookup ref.", entity=repr(ref)
+            f"{shown(ref)} is neither an entity id, an ident nor a lookup ref.", entity=shown(ref)
         )
 
     def entid_strict(self, ref: Any) -> int:
@@ -466,8 +467,7 @@ def _keyword_order(attr: Keyword) -> tuple[bool, bytes, bytes]:
 
 
 def _shown(ref: Any) -> str:
-    text = repr(list(ref) if isinstance(ref, tuple) else ref)
-    return text if len(text) <= 200 else text[:197] + "..."
+    return shown(list(ref) if isinstance(ref, tuple) else ref)
 
 
 def _latest_only(rows: Ints, window: Window, instants: Instants, *, many: bool) -> Ints:

@@ -18,6 +18,7 @@ from natalog.core.errors import EntityIdSyntax, IndexError_, TransactSchema
 from natalog.core.index.encoding import decode, find, order_of
 from natalog.core.index.window import Facts, select
 from natalog.core.limits import LONG_MAX
+from natalog.core.shown import shown
 from natalog.core.values import Datom, Keyword, sort_key
 
 _INDEXES = ("eavt", "aevt", "avet")
@@ -93,7 +94,7 @@ def _prepare(
             f"There is no index {index}; there are {', '.join(_INDEXES)}.", index=str(index)
         )
     if not isinstance(components, (list, tuple)):
-        raise IndexError_(f"Components come as a list, not {components!r}.")
+        raise IndexError_(f"Components come as a list, not {shown(components)}.")
     given = list(components)
     while given and given[-1] is None:
         given.pop()
@@ -113,7 +114,7 @@ def _prepare(
             parts.append(_value(db, attr, part))
         else:
             if isinstance(part, bool) or not isinstance(part, int):
-                raise IndexError_(f"{part!r} is no transaction id.", tx=repr(part))
+                raise IndexError_(f"{shown(part)} is no transaction id.", tx=shown(part))
             parts.append(part)
     return name, tuple(parts)
 
@@ -123,7 +124,7 @@ def _attribute(db: Database, name: Any) -> Keyword:
     if isinstance(attr, int) and not isinstance(attr, bool):
         attr = db.schema.ident_of(attr)
     if not isinstance(attr, Keyword):
-        raise EntityIdSyntax(f"{name!r} is no attribute.", attribute=repr(name))
+        raise EntityIdSyntax(f"{shown(name)} is no attribute.", attribute=shown(name))
     if db.schema.get(attr) is None and db.config.schema_flexibility == "write":
         raise TransactSchema(f"The attribute {attr} is not declared.", attribute=str(attr))
     return attr

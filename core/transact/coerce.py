@@ -17,8 +17,8 @@ from uuid import UUID
 
 from natalog.core.errors import TransactMaxLength, TransactSchema, TransactSyntax
 from natalog.core.limits import TUPLE_LENGTH_MAX
+from natalog.core.shown import brief, shown
 from natalog.core.transact.plans import EXACT, Caps, Plan
-from natalog.core.transact.shown import brief, shown
 from natalog.core.values import (
     Doubles,
     EdnList,

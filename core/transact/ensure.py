@@ -11,7 +11,7 @@ from natalog.core.errors import (
     TransactSyntax,
 )
 from natalog.core.schema import ENTITY_ATTRS, ENTITY_PREDS, IDENT, VALID_FROM, VALID_TO
-from natalog.core.transact.shown import brief, shown
+from natalog.core.shown import brief, shown
 from natalog.core.values import Keyword, sorted_values
 
 if TYPE_CHECKING:

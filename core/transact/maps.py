@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from natalog.core.errors import TransactError, TransactSyntax, TransactUpsert
 from natalog.core.limits import LANE_BITS
 from natalog.core.schema_rules import check_property
+from natalog.core.shown import brief, shown
 from natalog.core.transact.coerce import is_collection, members, stored_value
 from natalog.core.transact.ensure import check_value
 from natalog.core.transact.plans import PLAIN, Entry, Plan
@@ -19,7 +20,6 @@ from natalog.core.transact.resolve import (
     reference,
     target_entity,
 )
-from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tempids import Identity, allocate, claimed, entity_of, upsert
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Datom, Keyword, is_long, kw, value_key

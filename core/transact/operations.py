@@ -13,6 +13,7 @@ from natalog.core.errors import (
     TransactSyntax,
 )
 from natalog.core.limits import LANE_BITS, TX_BASE
+from natalog.core.shown import brief, shown
 from natalog.core.transact import purge
 from natalog.core.transact.functions import function_name
 from natalog.core.transact.maps import additive_entity, assert_one, scalar, transact_map
@@ -24,7 +25,6 @@ from natalog.core.transact.resolve import (
     known_entity,
     reference,
 )
-from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tempids import upsert
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Datom, Keyword, is_long, kw, value_key

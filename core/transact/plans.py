@@ -9,7 +9,7 @@ from uuid import UUID
 from natalog.core.config import DatabaseConfig
 from natalog.core.errors import TransactSyntax
 from natalog.core.schema import PROPERTIES, SYSTEM, TX_INSTANT, Attribute, Schema
-from natalog.core.transact.shown import brief, shown
+from natalog.core.shown import brief, shown
 from natalog.core.values import Keyword, Symbol
 
 EXACT: Final[dict[str, type]] = {

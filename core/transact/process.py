@@ -9,6 +9,7 @@ from natalog.core.errors import NatalogError, TransactSchema, TransactSyntax
 from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
 from natalog.core.materialise import materialised
 from natalog.core.schema import TX_INSTANT
+from natalog.core.shown import shown
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.ensure import ask_reports, ask_specs, check_specs, check_valid_times
 from natalog.core.transact.functions import EMPTY, Registry
@@ -18,7 +19,6 @@ from natalog.core.transact.plans import SYSTEM_ENTRIES
 from natalog.core.transact.report import TxReport
 from natalog.core.transact.resolve import CURRENT_TX
 from natalog.core.transact.schema_check import check_declarations
-from natalog.core.transact.shown import shown
 from natalog.core.transact.state import Work
 from natalog.core.transact.tempids import Bindings, StartAgain, foresee
 from natalog.core.transact.tuples import check_expected, flush

@@ -21,9 +21,9 @@ from natalog.core.errors import (
 from natalog.core.index.encoding import decode_one
 from natalog.core.index.tree import OPEN
 from natalog.core.schema import IDENT, TX_INSTANT
+from natalog.core.shown import brief, shown
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.resolve import CURRENT_TX, current_tx, find_entity, is_tempid, lookup
-from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Keyword, instant_ms, value_key
 

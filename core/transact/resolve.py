@@ -18,8 +18,8 @@ from natalog.core.errors import (
 )
 from natalog.core.limits import LANE_BITS, LONG_MAX, TX_BASE
 from natalog.core.schema import IDENT
+from natalog.core.shown import brief, shown
 from natalog.core.transact.coerce import stored_value
-from natalog.core.transact.shown import brief, shown
 from natalog.core.transact.tempids import entity_of
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Keyword, kw

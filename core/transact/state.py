@@ -16,6 +16,7 @@ from natalog.core.changes import Changes, Purge
 from natalog.core.errors import TransactSchema, TransactSyntax, TransactUnique
 from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TX_BASE
 from natalog.core.schema import IDENT, TX_INSTANT, VALID_FROM, VALID_TO, Attribute
+from natalog.core.shown import brief, shown
 from natalog.core.transact.functions import Registry
 from natalog.core.transact.plans import (
     PLAIN,
@@ -28,7 +29,6 @@ from natalog.core.transact.plans import (
     straight,
 )
 from natalog.core.transact.schema_check import refreshed
-from natalog.core.transact.shown import brief, shown
 from natalog.core.values import Datom, Keyword, instant_ms, value_key
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from natalog.core.errors import TransactSyntax
-from natalog.core.transact.shown import brief, shown
+from natalog.core.shown import brief, shown
 from natalog.core.values import value_key
 
 if TYPE_CHECKING:

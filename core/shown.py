@@ -16,7 +16,10 @@ def shown(data: Any) -> str:
     """
     if isinstance(data, str | bytes) and len(data) > SHOWN_LENGTH_MAX:
         data = data[:SHOWN_LENGTH_MAX]
-    text = repr(data)
+    try:
+        text = repr(data)
+    except RecursionError:
+        return f"a {type(data).__name__} that is nested too deeply"
     return text if len(text) <= SHOWN_LENGTH_MAX else text[: SHOWN_LENGTH_MAX - 3] + "..."
 
 
@@ -25,6 +28,6 @@ def brief(value: Any) -> Any:
     if isinstance(value, str | bytes):
         return value if len(value) <= SHOWN_LENGTH_MAX else shown(value)
     if isinstance(value, list | tuple | dict | set | frozenset):
-        text = repr(value)
-        return value if len(text) <= SHOWN_LENGTH_MAX else shown(value)
+        text = shown(value)
+        return value if len(text) < SHOWN_LENGTH_MAX else text
     return value
