@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,7 +39,13 @@ from natalog.actors.runtime import Actor, Runtime
 from natalog.actors.services_api import ServicesApi
 from natalog.actors.transactor import told
 from natalog.actors.views import Views
-from natalog.core.errors import NatalogError, Unavailable
+from natalog.core.errors import (
+    BranchNotFound,
+    DatabaseNotFound,
+    InvalidName,
+    NatalogError,
+    Unavailable,
+)
 from natalog.core.transact import Conflict, process, schema_conflicts
 
 log = logging.getLogger("natalog.service")
@@ -295,12 +302,19 @@ class Service:
     def _on_ingest(self, message: Message) -> None:
         key = self.names.parse(message.subject)[:2]
         if self.hub.opened(*key) is None:
-            self._spawn(self._wake(*key))
+            self._spawn(self._wake(*key, message.reply))
 
-    async def _wake(self, database: str, branch: str) -> None:
-        """Open a branch that was handed a transaction."""
+    async def _wake(self, database: str, branch: str, reply: str) -> None:
+        """Open a branch that was handed a transaction.
+
+        Where there is none, no stream has taken it: the sender hears so in JetStream's words.
+        """
         try:
             await self.hub.open(database, branch)
+        except (BranchNotFound, DatabaseNotFound, InvalidName) as error:
+            if reply:
+                said = {"error": {"code": 404, "description": error.message}}
+                await self.port.publish(reply, json.dumps(said).encode())
         except NatalogError as error:
             log.info("%s.%s is not opened: %s", database, branch, error.message)
 

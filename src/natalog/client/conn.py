@@ -14,7 +14,7 @@ from natalog.client.database import Database
 from natalog.client.reports import Feed, follow
 from natalog.client.session import READ, WRITE, Repeat, Session
 from natalog.core.codec import pack
-from natalog.core.errors import BadRequest, DatabaseNotFound, Unavailable
+from natalog.core.errors import BadRequest, BranchNotFound, DatabaseNotFound, Unavailable
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.report import (
     Commit,
@@ -98,6 +98,8 @@ class Conn:
             raise
         ack = json.loads(reply.data)
         if "error" in ack:
+            if ack["error"].get("code") == 404:
+                await self._explain_unserved()
             raise Unavailable(
                 f"the transaction was not stored: {ack['error'].get('description')}", **ack["error"]
             )
@@ -304,7 +306,7 @@ class Conn:
         """A publish found no stream: raise the reason, if a living service knows one."""
         try:
             await self.info(timeout=2.0)
-        except DatabaseNotFound:
+        except (BranchNotFound, DatabaseNotFound):
             raise
         except Exception:
             return
