@@ -21,12 +21,11 @@ import numpy as np
 from natalog.core.errors import QueryWhere
 from natalog.core.index.pool import Ints
 from natalog.core.query.ast import Clause, Const, Not, Or, Pattern, Rule, RuleCall, Var
-from natalog.core.query.column import Column, constant, first_of_each, matches, packed, united
+from natalog.core.query.column import Column, constant, matches, may_be_refs, packed, united
 from natalog.core.query.context import Context
 from natalog.core.query.estimate import estimate
 from natalog.core.query.relation import UNIT, Relation, empty, union
 from natalog.core.query.solve import all_vars, check_bindable, solved
-from natalog.core.values import Keyword
 
 _MOVES_MAX = 1_000_000
 """Moves up to which the whole graph is read; beyond, a bound start should not pay for all of it."""
@@ -123,7 +122,7 @@ def linear_closure(ctx: Context, form: Linear, spots: Spots, seed: Relation) -> 
     moving, kept = frozenset(form.moving), frozenset(form.kept)
     if spots and not moving <= spots and not kept <= spots:
         return None
-    if any(_may_be_written(column) for column in seed.columns.values()):
+    if any(may_be_refs(column) for column in seed.columns.values()):
         return None
     width = len(form.moving) + len(form.kept)
     names = [str(n) for n in range(width)]
@@ -140,14 +139,6 @@ def linear_closure(ctx: Context, form: Linear, spots: Spots, seed: Relation) -> 
     last = ends.project([str(n) for n in form.moving])
     moves = _moves_from(ctx, form, last, forward=False)
     return None if moves is None else _from_ends(form, moves, ends, names, ctx)
-
-
-def _may_be_written(column: Column) -> bool:
-    """Whether a column may hold lookup refs or idents, which patterns keep as they are written."""
-    if column.kind != "code":
-        return False
-    distinct = column.take(first_of_each(column.data)).values()
-    return any(isinstance(value, (tuple, Keyword)) for value in distinct)
 
 
 Moves = tuple[list[Column], list[Column]]

@@ -18,6 +18,7 @@ from natalog.core.errors import QueryLimit
 from natalog.core.index.encoding import Kind, decode, encode, find, order_of
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.limits import LONG_MAX, LONG_MIN, QUERY_ROWS_MAX
+from natalog.core.values import Keyword
 
 
 class Column(NamedTuple):
@@ -207,6 +208,14 @@ def member(left: Ints, right: Ints) -> NDArray[np.bool_]:
     if not len(right):
         return np.zeros(len(left), dtype=np.bool_)
     return np.isin(left, right)
+
+
+def may_be_refs(column: Column) -> bool:
+    """Whether a column may hold lookup refs or idents, which patterns keep as they are written."""
+    if column.kind != "code":
+        return False
+    distinct = column.take(first_of_each(column.data)).values()
+    return any(isinstance(value, (tuple, Keyword)) for value in distinct)
 
 
 def values_of(columns: Iterable[Column]) -> list[tuple[Any, ...]]:

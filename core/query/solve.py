@@ -8,6 +8,7 @@ that nobody needs any more are dropped at once, which keeps intermediate results
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -16,12 +17,15 @@ from natalog.core.errors import QueryWhere
 from natalog.core.query.ast import Call, Clause, Const, Not, Or, Pattern, RuleCall, Var
 from natalog.core.query.bind import binding_vars
 from natalog.core.query.calls import call_vars, run_call
+from natalog.core.query.column import may_be_refs
 from natalog.core.query.context import Context
 from natalog.core.query.estimate import estimate
 from natalog.core.query.relation import Relation, empty, union
 from natalog.core.query.scan import match_pattern, pattern_vars
 
 _LATER = float("inf")
+_PRODUCT_MAX = 10_000
+"""Rows of a product that are not worth avoiding."""
 
 
 def clause_vars(clause: Clause) -> frozenset[str]:
@@ -193,14 +197,11 @@ class _State:
                 total *= part.count
         return total
 
-    def gather(self, names: frozenset[str]) -> Relation:
-        """Take out the parts with these variables, as one relation."""
+    def take(self, names: frozenset[str]) -> list[Relation]:
+        """Take out the parts with these variables."""
         taken = [part for part in self.parts if not names.isdisjoint(part.columns)]
         self.parts = [part for part in self.parts if names.isdisjoint(part.columns)]
-        found = Relation({}, 1)
-        for part in sorted(taken, key=lambda part: part.count):
-            found = found.product(part)
-        return found
+        return taken
 
     def put(self, relation: Relation, needed: frozenset[str]) -> None:
         """Add the outcome of a clause without the variables that nobody needs."""
@@ -249,13 +250,47 @@ def _solve(
         spot, price = _next(ctx, remaining, state)
         todo = remaining.pop(spot)
         keep = needed.union(*(other.vars for other in remaining)) if remaining else needed
-        bound = state.gather(todo.vars)
+        bound, others = _start(ctx, todo, state)
         found = run_clause(ctx, todo.clause, bound)
+        for other in others:
+            found = found.join(other)
+            ctx.tick(found.count)
         ctx.record(todo.clause, price, bound.count, found.count)
         state.put(found, keep)
     if state.dead:
         return [empty(sorted(needed), ctx.pool)]
     return state.parts
+
+
+def _start(ctx: Context, todo: Todo, state: _State) -> tuple[Relation, list[Relation]]:
+    """The rows a clause runs on, and those that its outcome is joined with afterwards.
+
+    A clause that meets several relations would need their product; one that can run on a part of
+    them does so, and the join finds the rest.
+    """
+    touched = sorted(state.take(todo.vars), key=lambda part: part.count)
+    size = prod(part.count for part in touched)
+    if size > _PRODUCT_MAX and len(touched) > 1 and _divisible(ctx, todo, touched):
+        return touched[0], touched[1:]
+    found = Relation({}, 1)
+    for part in touched:
+        found = found.product(part)
+    return found, []
+
+
+def _divisible(ctx: Context, todo: Todo, touched: list[Relation]) -> bool:
+    """Whether a clause can run on the first of several relations; may change their order."""
+    clause = todo.clause
+    if isinstance(clause, (Call, Not)):
+        return False
+    if isinstance(clause, Pattern) and isinstance(clause.terms[0], Var):
+        entity = clause.terms[0].name  # entities are found without a scan
+        touched.sort(key=lambda part: entity not in part.columns)
+    for part in touched[1:]:
+        # what is written as a lookup ref joins inside the pattern that resolves it, and only there
+        if any(may_be_refs(column) for name, column in part.columns.items() if name in todo.vars):
+            return False
+    return ready(ctx, todo, frozenset(touched[0].columns), ())
 
 
 def solved(

@@ -184,3 +184,17 @@ def test_joins_across_databases_compare_values_and_not_their_codes() -> None:
     found = q("[:find [?v ...] :in $ $2 :where [_ :k ?v] [$2 _ :j ?v]]", left, right).python()
     assert sorted(found) == ["b", "z"]
     assert Keyword("k") in left.indexes
+
+
+def test_two_large_relations_meet_in_a_pattern_without_their_product() -> None:
+    db = people(3000)
+    pairs = [(n, n) for n in range(3000)]
+    found = q(
+        "[:find (count ?e) . :in $ [[?i ?x]] [[?y ?j]] :where [?e :id ?i] [?e :age ?a]"
+        " [?f :id ?j] [?f :boss ?e]]",
+        db,
+        pairs,
+        pairs,
+        rows_max=100_000,
+    )
+    assert found.python() == 1500
