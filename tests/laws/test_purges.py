@@ -94,7 +94,8 @@ def purged(naive: Naive, operations: Iterable[Any], before: Naive) -> Naive:
                     gone |= {ended[fact], at}
             # both go, whatever the operations before took away already
             kept = [d for at, d in enumerate(before.log) if at not in gone]
-            log = [d for d in log if d in kept]
+            # a fact said twice in one transaction is one event, of which nothing must stay behind
+            log = list({value_key(tuple(d)): d for d in log if d in kept}.values())
     return naive._view(log=tuple(log))
 
 
