@@ -88,11 +88,11 @@ class Branches:
         Costs the same whatever the size of the data: one record, no commit.  Raises
         `InvalidName`, `BranchExists`, `BranchNotFound`, `CommitNotFound`, `InvalidTimePoint`.
         """
-        lines = await self._known(database)
+        await self._known(database)
         name = _name(name)
-        await self._vacant(lines, name)
+        await self._vacant(database, name)
         base = await self._source(database, source)
-        line = await self._made(lines, database, name, base)
+        line = await self._made(database, name, base)
         try:
             await self._archive.allowed(database, base)  # no collection has swept it meanwhile
         except BaseException:
@@ -110,27 +110,25 @@ class Branches:
             lane=line.lane,
         )
 
-    async def _known(self, database: str) -> list[Line]:
+    async def _known(self, database: str) -> None:
         check_name(database)
-        lines = await self._lines.all(database)
-        if not any(line.lane == 0 and line.last_seq for line in lines):
+        if not await self._lines.exists(database):
             raise DatabaseNotFound(f"There is no database {database}.", database=database)
-        return lines
 
-    async def _vacant(self, lines: list[Line], name: str) -> None:
+    async def _vacant(self, database: str, name: str) -> None:
         """Raise `BranchExists` unless nobody has the name."""
-        for line in lines:
-            if line.phase != "live" or line.branch != name:
-                continue
-            if not line.last_seq:
-                await self._lines.clear(line)
-                continue
-            last = await self._lines.last_record(line)
-            if last is None or last.kind != "deleted":
-                raise BranchExists(f"A branch named {name} exists.", branch=name)
-            await self._lines.settle(line.database, name)
-            if await self._lines.live(line.database, name) is not None:
-                raise BranchExists(f"A branch named {name} exists.", branch=name)
+        line = await self._lines.named(database, name)
+        if line is None:
+            return
+        if not line.last_seq:
+            await self._lines.clear(line)
+            return
+        last = await self._lines.last_record(line)
+        if last is not None and last.kind == "deleted":
+            await self._lines.settle(database, name)
+            if await self._lines.live(database, name) is None:
+                return
+        raise BranchExists(f"A branch named {name} exists.", branch=name)
 
     async def _source(self, database: str, source: Any) -> Base:
         """The commit that ``source`` means; an instant is one of the main branch."""
@@ -141,12 +139,11 @@ class Branches:
             return await self._archive.find_instant(line, instant_ms(source))
         return await self._archive.resolve(database, MAIN_BRANCH if source is None else source)
 
-    async def _made(
-        self, lines: list[Line], database: str, name: str, base: Base, *, prepared: bool = False
-    ) -> Line:
+    async def _made(self, database: str, name: str, base: Base, *, prepared: bool = False) -> Line:
         """A new log on a lane that no branch has ever used."""
-        used = (await self._archive.collected(database)).lanes
-        lane = next_lane([used, *(line.lane for line in lines)])
+        # in this order: a collection notes the lanes before it removes their logs
+        there = await self._lines.lanes(database)
+        lane = next_lane([(await self._archive.collected(database)).lanes, *there])
         for _ in range(ATTEMPTS_MAX):
             try:
                 return await self._lines.make(database, name, lane, base, prepared=prepared)
@@ -175,7 +172,7 @@ class Branches:
         first = encode_block(Position().hash, [Entry(ENTRY_COMMIT, record.encode())])
         incarnation = block_hash(first).hex()
         await self._catalog.ensure_ingest(line.database, line.branch, incarnation)
-        await self._catalog.announce("changed", line.database)
+        await self._catalog.announce("changed", line.database, line.branch)
 
     # --- delete ------------------------------------------------------------------------------
 
@@ -193,7 +190,7 @@ class Branches:
             await self._lines.retire(line, None)
             names = self._catalog.ingest_stream(database, name)
             await self._port.stream_delete(names)
-        await self._catalog.announce("changed", database)
+        await self._catalog.announce("changed", database, name)
         return Struct(database=database, branch=name, deleted=True)
 
     async def _live(self, database: str, name: str) -> Line:
@@ -252,7 +249,7 @@ class Branches:
         The old incarnation of the branch ends with a block that names the new one; nothing undoes
         that.  Raises what reading the view raises, `ParentsRequired`, and what names raise.
         """
-        lines = await self._known(database)
+        await self._known(database)
         name = _name(name)
         if not parents:
             raise ParentsRequired("A forced branch needs at least one parent.", branch=name)
@@ -261,8 +258,8 @@ class Branches:
         await self._lines.settle(database, name)
         old = await self._lines.live(database, name)
         if old is None:
-            await self._vacant(lines, name)
-        line = await self._made(lines, database, name, base, prepared=old is not None)
+            await self._vacant(database, name)
+        line = await self._made(database, name, base, prepared=old is not None)
         try:
             source = await self._archive.value(database, base)
             await self._archive.allowed(database, base)

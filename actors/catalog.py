@@ -290,11 +290,11 @@ class Catalog:
         }
         return tuple(sorted(names, key=lambda branch: (branch != MAIN_BRANCH, branch)))
 
-    async def announce(self, event: str, database: str) -> None:
-        """Tell other processes that something was created, changed or deleted."""
+    async def announce(self, event: str, database: str, branch: str = "") -> None:
+        """Tell other processes that a database was created or deleted, or a branch moved."""
         subject = self._names.subject("_", "_", CHANGED)
         try:
-            await self._port.publish(subject, f"{event} {database}".encode())
+            await self._port.publish(subject, f"{event} {database} {branch}".rstrip().encode())
         except NatalogError as error:
             log.warning("nobody was told that %s was %s: %s", database, event, error.message)
 

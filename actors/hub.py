@@ -142,11 +142,12 @@ class Hub:
         if corrupt is not None and anyio.current_time() < corrupt[1]:
             raise corrupt[0]
         state = BranchState(database, branch, line.lane)
-        state.wanted = {
-            other.base.commit
-            for other in await lines.all(database)
-            if other.base is not None and other.base.lane == line.lane
-        }
+        if branch == MAIN_BRANCH:  # the others' logs are short: what is needed is read again
+            state.wanted = {
+                other.base.commit
+                for other in await lines.all(database)
+                if other.base is not None and other.base.lane == line.lane
+            }
         branch_log = lines.log(line)
         actor: Actor
         if self._process is None:
@@ -248,10 +249,10 @@ class Hub:
                 self._metrics.forget_branch(*key)
         self.archive.forget(database)
 
-    async def check(self, database: str) -> None:
-        """Stop serving branches whose log is not the one that was followed."""
+    async def check(self, database: str, branch: str = "") -> None:
+        """Stop serving branches, or one, whose log is not the one that was followed."""
         for key, (state, _) in list(self._open.items()):
-            if key[0] != database:
+            if key[0] != database or branch not in ("", key[1]):
                 continue
             line = await self._catalog.lines.live(*key)
             first = None

@@ -89,6 +89,30 @@ class Lines:
                 return found
         return None
 
+    async def exists(self, database: str) -> bool:
+        """Whether there is a database of that name."""
+        info = await self._port.stream_info(self._names.log_stream(database))
+        return info is not None and bool(info["state"]["last_seq"])
+
+    async def named(self, database: str, branch: str) -> Line | None:
+        """The log that has a name, also one without a block."""
+        for info in await self._port.streams(self._names.log(database, branch)):
+            found = self.line(info)
+            if found is not None:
+                return found
+        return None
+
+    async def lanes(self, database: str) -> list[int]:
+        """The lanes of all logs, alive or not."""
+        found = [0]
+        for endpoint in _PHASES:
+            subject = self._names.subject(database, "*", endpoint)
+            for stream in await self._port.stream_names(subject):
+                lane = self._names.lane_of(database, stream)
+                if lane is not None:
+                    found.append(lane)
+        return found
+
     async def of_lane(self, database: str, lane: int) -> Line | None:
         """The log of a lane, whatever became of its branch."""
         info = await self._port.stream_info(self._names.lane_stream(database, lane))

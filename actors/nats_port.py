@@ -360,6 +360,16 @@ class NatsPort:
             if not streams or len(found) >= int(page.get("total", 0)):
                 return found
 
+    async def stream_names(self, subject: str) -> list[str]:
+        """The names of every stream with a subject that overlaps ``subject``."""
+        found: list[str] = []
+        while True:
+            page = await self.api("STREAM.NAMES", {"subject": subject, "offset": len(found)})
+            names = page.get("streams") or []
+            found.extend(map(str, names))
+            if not names or len(found) >= int(page.get("total", 0)):
+                return found
+
     async def append(
         self,
         subject: str,

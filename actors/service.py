@@ -289,13 +289,13 @@ class Service:
         task.add_done_callback(self._answering.discard)
 
     def _on_changed(self, message: Message) -> None:
-        event, _, database = message.data.decode("utf-8", "replace").partition(" ")
+        event, database, *branch = message.data.decode("utf-8", "replace").split(" ")
         if event in ("deleted", "changed"):
-            self._spawn(self._check(database))
+            self._spawn(self._check(database, *branch[:1]))
 
-    async def _check(self, database: str) -> None:
+    async def _check(self, database: str, branch: str = "") -> None:
         try:
-            await self.hub.check(database)
+            await self.hub.check(database, branch)
         except NatalogError as error:
             log.warning("%s could not be looked at: %s", database, error.message)
 
