@@ -103,6 +103,54 @@ async def test_killing_the_service_changes_nothing(serving: Any) -> None:
     assert await dump(serving.start()) == before
 
 
+@pytest.mark.parametrize("victim", ["service", "nats"])
+async def test_branches_survive_a_kill(serving: Any, victim: str) -> None:
+    url = serving.start()
+    async with natalog.connect(url) as client:
+        await client.create_database("people", schema_flexibility="read")
+        conn = client.database("people")
+        first = await conn.transact([{"n": 0}])
+        for name in ("a", "b", "gone"):
+            await conn.branch(name)
+            report = await client.database("people", name).transact([{"n": 1}, {"n": 2}])
+        await conn.merge(["a", "b"], [{"n": 3}])
+        await conn.branch("old", from_=first.tx)
+        await conn.force_branch("b", (await conn.db()).with_([{"n": 4}]), parents=["a"])
+        await conn.delete_branch("gone")
+        await conn.branch("last", from_=report.commit_id)
+    before = await branches(url)
+    assert {len(one[0]) for one in before.values()} >= {2, 6}
+    if victim == "service":
+        serving.kill()
+        url = serving.start()
+    else:
+        serving.kill_nats()
+        await until_served(url)
+    assert await branches(url) == before
+    async with natalog.connect(url) as client:
+        conn = client.database("people")
+        assert (await conn.gc())["removed"] == 0, "merged, or the beginning of a branch"
+        commits = {
+            (await client.database("people", n).transact([{"n": 9}])).commit_id for n in before
+        }
+        assert len(commits) == len(before)
+
+
+async def branches(url: str) -> dict[str, Any]:
+    """The facts, the head and the history of every branch."""
+    found = {}
+    async with natalog.connect(url) as client:
+        for name in await client.database("people").branches():
+            conn = client.database("people", name)
+            info = await conn.info()
+            found[name] = (
+                await (await conn.db()).history().datoms("eavt"),
+                [info[key] for key in ("commit_id", "parents", "max_tx", "max_eid", "lane")],
+                await conn.branch_history(),
+            )
+    return found
+
+
 async def test_killing_nats_changes_nothing(serving: Any) -> None:
     url = serving.start()
     await fill(url)
