@@ -166,6 +166,11 @@ def report_from_map(body: Mapping[str, Any]) -> TxReport:
     )
 
 
+def stats_from_map(body: Mapping[str, Any]) -> QueryStats:
+    """The cost that a service's answer describes."""
+    return QueryStats(body["rows"], body["steps"], body["rows_touched"], body["elapsed_ms"])
+
+
 def rejection_from_map(body: Mapping[str, Any]) -> Rejection:
     """The rejection that a service's message describes."""
     return Rejection(

@@ -21,12 +21,12 @@ from natalog.core.values import Datom, Tagged
 from natalog.report import (
     QueryAnswer,
     QueryPlan,
-    QueryStats,
     SchemaConflict,
     TxReport,
     as_value,
     datoms_from_rows,
     report_from_map,
+    stats_from_map,
 )
 
 DATABASE_TAG = "natalog/db"
@@ -127,7 +127,7 @@ class Database:
             body["stats"] = True
         answer = await self._ask("query", body, timeout)
         found = query_answer(answer.body["kind"], answer.body["result"])
-        return QueryAnswer(found, QueryStats(**answer.body["stats"])) if stats else found
+        return QueryAnswer(found, stats_from_map(answer.body["stats"])) if stats else found
 
     async def explain(
         self,
@@ -146,7 +146,7 @@ class Database:
         body = _query_body(query, (self, *args), order_by, limit, offset, fuel)
         answer = await self._ask("query", {**body, "explain": True}, timeout)
         found = answer.body["result"]
-        return QueryPlan(found["text"], found["steps"], QueryStats(**found["stats"]))
+        return QueryPlan(found["text"], found["steps"], stats_from_map(found["stats"]))
 
     async def pull(
         self, pattern: Any, eid: Any, *, timeout: float | None = None
