@@ -108,6 +108,33 @@ def test_every_reading_command(service_url: str, people: str) -> None:
     assert natalog("gc", people, "--dry-run", url=service_url).code == 0
 
 
+def test_branches_from_the_command_line(service_url: str, people: str) -> None:
+    def run(*words: str, code: int = 0) -> str:
+        found = natalog(*words, url=service_url)
+        assert found.code == code, found.err
+        return found.out
+
+    run("branch", people, "draft")
+    run("transact", people, '[{:name "Dan"}]', "--branch", "draft")
+    run("branch", people, "copy", "--from", "draft")
+    run("branch", people, "copy", "--force", "db")
+    run("transact", people, '[{:name "Cas"}]', "--branch", "copy")
+    assert json.loads(run("branches", people, "--json")) == ["copy", "db", "draft"]
+    report = json.loads(run("merge", people, "draft", "--tx-data", '[{:name "Dan"}]', "--json"))
+    newest = json.loads(run("history", people, "--limit", "1", "--json"))[0]
+    assert newest["commit_id"] == report["commit_id"] and len(newest["parents"]) == 2
+    for branch in ("db", "draft", "copy"):
+        checked = json.loads(run("check", people, "--branch", branch, "--json"))
+        assert all(finding["ok"] for finding in checked), checked
+        watched = run("watch", people, "--branch", branch, "--since", "0", "--count", "1", "--json")
+        assert json.loads(watched)["tx_data"], branch
+    assert "Cas" in run("diff", people, "db", "copy")
+    run("branch", people, "copy", "--delete")
+    assert json.loads(run("gc", people, "--dry-run", "--json"))["removed"] == 2
+    assert "commits" in run("gc", people)
+    assert "BranchNotFound" in natalog("check", people, "--branch", "copy", url=service_url).err
+
+
 def test_a_publish_with_a_known_id_says_so(service_url: str, people: str) -> None:
     acks = [
         json.loads(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from natalog.client import Client, Database
 from natalog.client.log_reader import LogReader
@@ -21,42 +24,25 @@ class Finding(NamedTuple):
     detail: str
 
 
-async def check_branch(client: Client, database: str, branch: str) -> list[Finding]:
-    """Read the whole log, check the chain, fold it, check the indexes, compare with the service."""
-    # the engine is heavy, and only this command needs it in the client's process
-    from natalog.core.apply import apply_changes
-    from natalog.core.config import DatabaseConfig
-    from natalog.core.database import Database as Value
+class Folded(NamedTuple):
+    """What a log makes, and how much of it there is."""
 
+    value: Any
+    blocks: int
+    commits: int
+
+
+async def check_branch(client: Client, database: str, branch: str) -> list[Finding]:
+    """Read the whole log, check the chain, fold it, check the indexes, compare with the service.
+
+    The logs that a branch's own begins in are read and checked too.
+    """
     findings: list[Finding] = []
     reader = LogReader(client.session, database, branch)
     conn = client.database(database, branch)
     db = await conn.db()
-    end = await reader.last_sequence()
-    value = Value.empty()
-    previous = FIRST_HASH
-    blocks = commits = 0
-    head = None
     try:
-        async for position in reader.blocks(1, until=end):
-            decode_block(position.data, previous)
-            previous = position.block.hash
-            blocks += 1
-            for entry in position.block.entries:
-                if entry.type != ENTRY_COMMIT:
-                    continue
-                record = TxRecord.decode(entry.data)
-                if head is not None and record.parents[:1] != (head,):
-                    raise NatalogError(f"transaction {record.tx} does not follow {head}")
-                if record.kind == "genesis":
-                    config = DatabaseConfig.from_mapping(record.config or {})
-                    value = Value.empty(config, lane=record.lane)
-                else:
-                    if record.tx > db.basis:
-                        continue
-                    value = apply_changes(value, record.changes(value), entry.commit_id)
-                    commits += 1
-                head = entry.commit_id
+        value, blocks, commits = await _folded(client, database, reader, db.basis)
         findings.append(Finding("log", True, f"{blocks} blocks, {commits} transactions"))
     except NatalogError as error:
         findings.append(Finding("log", False, error.message))
@@ -79,6 +65,61 @@ async def check_branch(client: Client, database: str, branch: str) -> list[Findi
         )
     )
     return findings
+
+
+async def _folded(
+    client: Client, database: str, reader: LogReader, basis: int, until: UUID | None = None
+) -> Folded:
+    """A log from its beginning to transaction ``basis`` or commit ``until``."""
+    # the engine is heavy, and only this command needs it in the client's process
+    from natalog.actors.names import Names
+    from natalog.core.apply import apply_changes
+    from natalog.core.beginning import base_of, begun
+    from natalog.core.config import DatabaseConfig
+    from natalog.core.database import Database as Value
+
+    value = Value.empty()
+    previous = FIRST_HASH
+    blocks = commits = 0
+    last = await reader.last_sequence()
+    async with aclosing(reader.blocks(1, until=last)) as positions:
+        async for position in positions:
+            decode_block(position.data, previous)
+            previous = position.block.hash
+            blocks += 1
+            for entry in position.block.entries:
+                if entry.type != ENTRY_COMMIT:
+                    continue
+                record = TxRecord.decode(entry.data)
+                match record.kind:
+                    case "genesis":
+                        config = DatabaseConfig.from_mapping(record.config or {})
+                        value = replace(
+                            Value.empty(config, lane=record.lane), commit_id=entry.commit_id
+                        )
+                    case "branch" | "force":
+                        base = base_of(record)
+                        stream = Names(client.session.prefix).lane_stream(database, base.lane)
+                        below = LogReader(client.session, database, "", stream)
+                        found = await _folded(client, database, below, base.tx, base.commit)
+                        blocks, commits = blocks + found.blocks, commits + found.commits
+                        value = begun(record, found.value)
+                        if record.is_commit:
+                            value = replace(value, commit_id=entry.commit_id)
+                    case "deleted":
+                        continue
+                    case _ if record.tx <= basis:
+                        if record.parents[:1] != (value.commit_id,):
+                            raise NatalogError(
+                                f"transaction {record.tx} does not follow {value.commit_id}"
+                            )
+                        value = apply_changes(value, record.changes(value), entry.commit_id)
+                        commits += 1
+                if until is not None and value.commit_id == until:
+                    return Folded(value, blocks, commits)
+    if until is not None:
+        raise NatalogError(f"there is no commit {until} where the log of a branch begins")
+    return Folded(value, blocks, commits)
 
 
 async def _all_datoms(db: Database) -> list[Datom]:

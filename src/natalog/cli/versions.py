@@ -234,8 +234,9 @@ def gc(
         lambda client: client.database(database).gc(limit, dry_run=dry_run),
     )
     if out.for_people:
-        freed = found.get("freed") or []
-        out.table(["would be freed" if dry_run else "freed"], [[item] for item in freed])
+        rows = [["commits", found.get("removed", 0)]]
+        rows += [["stream", name] for name in found.get("freed") or []]
+        out.table(["", "would be freed" if dry_run else "freed"], rows)
     else:
         out.fields(found)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import nats.errors
 import nats.js.errors
@@ -30,14 +31,19 @@ class Position(NamedTuple):
 
 
 class LogReader:
-    """The log of one branch, read contiguously: a missing block is an error, never a gap."""
+    """The log of one branch, read contiguously: a missing block is an error, never a gap.
 
-    def __init__(self, session: Session, database: str, branch: str) -> None:
+    ``stream`` names a log that no living branch has, which others may begin in.
+    """
+
+    def __init__(
+        self, session: Session, database: str, branch: str, stream: str | None = None
+    ) -> None:
         self._session = session
         self._database = database
         self._branch = branch
         self._subject = session.subject(database, branch, "log")
-        self._stream: str | None = None
+        self._stream = stream
 
     async def last_sequence(self) -> int:
         """The place of the newest block, 0 in an empty log."""
@@ -60,7 +66,9 @@ class LogReader:
                 low = middle
         return low
 
-    async def blocks(self, sequence: int, *, until: int | None = None) -> AsyncIterator[Position]:
+    async def blocks(
+        self, sequence: int, *, until: int | None = None
+    ) -> AsyncGenerator[Position, None]:
         """The blocks from ``sequence`` on, for ever, or up to and with ``until``."""
         expected = sequence
         while until is None or expected <= until:
@@ -97,16 +105,22 @@ class LogReader:
     # --- inside --------------------------------------------------------------------------------
 
     async def _consume(self, sequence: int) -> JetStreamContext.PullSubscription:
+        # without a filter: what a branch began with was stored under another subject when its name
+        # was moved to this log by force
         config = ConsumerConfig(
+            name=f"c{uuid4().hex}",
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=sequence,
             ack_policy=AckPolicy.NONE,
             inactive_threshold=_IDLE_CONSUMER_S,
             mem_storage=True,
         )
-        made: JetStreamContext.PullSubscription = await self._call(
-            lambda js, stream: js.pull_subscribe(self._subject, stream=stream, config=config)
-        )
+
+        async def bind(js: JetStreamContext, stream: str) -> JetStreamContext.PullSubscription:
+            await js.add_consumer(stream, config=config)
+            return await js.pull_subscribe_bind(consumer=config.name, stream=stream)
+
+        made: JetStreamContext.PullSubscription = await self._call(bind)
         return made
 
     async def _first_tx(self, sequence: int) -> int | None:
