@@ -15,7 +15,7 @@ import numpy as np
 
 from natalog.core.database import Database
 from natalog.core.errors import EntityIdSyntax, IndexError_, TransactSchema
-from natalog.core.index.encoding import decode, find, order_of
+from natalog.core.index.encoding import decode, decode_one, find, order_of
 from natalog.core.index.window import Facts, select
 from natalog.core.limits import LONG_MAX
 from natalog.core.shown import shown
@@ -259,6 +259,10 @@ def _attribute_datoms(
     if not count:
         return []
     kind = db.kind(attr)
+    if count == 1:
+        value = decode_one(int(facts.v[0]), kind, db.pool)
+        flag = facts.added is None or bool(facts.added[0])
+        return [Datom(int(facts.e[0]), attr, value, int(facts.tx[0]), flag)]
     added = np.ones(count, np.bool_) if facts.added is None else facts.added
     order_v = order_of(facts.v, kind, db.pool)
     keys = (
