@@ -36,11 +36,14 @@ from natalog.core.record import ENTRY_COMMIT, TxRecord
 from natalog.core.values import Keyword, Symbol
 from natalog.core.versioning import CommitNode, Graph, history
 
+CATCH_UP_S: Final = 2.0
+CATCH_UP_PAUSE_S: Final = 0.005
+"""How long the commits of an open log are waited for, and how often they are looked at."""
 KEPT_VALUES_MAX: Final = 32
 """Old values that were folded from a log and may be asked for again."""
 PINNED_VALUES_MAX: Final = 1024
 """Values at which branches began that nobody has opened yet."""
-KEPT_TABLES_MAX: Final = 256
+KEPT_TABLES_MAX: Final = 4096
 """Tables of commits of logs that are not open."""
 
 
@@ -128,8 +131,8 @@ class Archive:
         self._names = names
         self._lines = lines
         self._states = states
-        self._kept: OrderedDict[tuple[int, UUID], Database] = OrderedDict()
-        self._pinned: OrderedDict[tuple[int, UUID], Database] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, UUID], Database] = OrderedDict()
+        self._pinned: OrderedDict[tuple[str, int, UUID], Database] = OrderedDict()
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._folding = anyio.Lock()
 
@@ -138,6 +141,9 @@ class Archive:
         for stream in list(self._tables):
             if self._names.lane_of(database, stream) is not None:
                 del self._tables[stream]
+        for values in (self._kept, self._pinned):
+            for key in [key for key in values if key[0] == database]:
+                del values[key]
 
     async def collected(self, database: str) -> Collected:
         """What was swept."""
@@ -153,9 +159,14 @@ class Archive:
 
     async def table(self, line: Line) -> Table:
         """The commits of a log, up to its present end."""
-        state = self._open(line.database, line.lane)
-        if state is not None and state.position.seq >= line.last_seq:
-            return Table(state.commits, state.began, state.position)
+        deadline = anyio.current_time() + CATCH_UP_S
+        # what is open is up to date or about to be: an append is noted a moment after it
+        while (state := self._open(line.database, line.lane)) is not None:
+            if state.position.seq >= line.last_seq:
+                return Table(state.commits, state.began, state.position)
+            if anyio.current_time() > deadline:
+                break
+            await anyio.sleep(CATCH_UP_PAUSE_S)
         table = self._tables.get(line.stream)
         if table is None or table.created_s != line.created_s:
             table = self._tables[line.stream] = Table(Commits(), created_s=line.created_s)
@@ -203,11 +214,19 @@ class Archive:
             {line.lane: line.branch for line in lines},
         )
 
-    async def ancestry(self, database: str, lane: int, table: Table) -> CommitGraph:
-        """The commits of a log and of the logs it descends from; reads no others."""
+    async def ancestry(
+        self, database: str, lane: int, table: Table, other: Base | None = None
+    ) -> CommitGraph:
+        """The commits of a log, of that of ``other``, and of those they descend from."""
         found: dict[int, Commits] = {lane: table.commits}
         rest: deque[Line] | None = None
         todo = deque([table])
+        if other is not None and other.lane != lane:
+            line = await self._lines.of_lane(database, other.lane)
+            if line is not None:
+                second = await self.table(line)
+                found[line.lane] = second.commits
+                todo.append(second)
         while todo:
             one = todo.popleft()
             wanted = [] if one.began is None else [one.began.commit]
@@ -398,7 +417,7 @@ class Archive:
             held = state.held(base.tx)
             if held is not None and held.commit_id == base.commit:
                 return held
-        key = (base.lane, base.commit)
+        key = (database, base.lane, base.commit)
         for kept in (self._pinned, self._kept):
             if key in kept:
                 kept.move_to_end(key)
@@ -409,7 +428,7 @@ class Archive:
         """Keep a value that is at hand: a branch begins there."""
         value = self.at_hand(database, base)
         if value is not None:
-            self._pinned[base.lane, base.commit] = value
+            self._pinned[database, base.lane, base.commit] = value
             if len(self._pinned) > PINNED_VALUES_MAX:
                 self._pinned.popitem(last=False)
 
@@ -431,7 +450,7 @@ class Archive:
                     break
         if found is None:
             raise _no_commit(base.commit)
-        self._kept[base.lane, base.commit] = found
+        self._kept[database, base.lane, base.commit] = found
         if len(self._kept) > KEPT_VALUES_MAX:
             self._kept.popitem(last=False)
         return found

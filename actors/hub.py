@@ -48,6 +48,15 @@ class Follower(Actor):
         self._metrics = metrics
 
     async def on_start(self) -> None:
+        try:
+            await self._follow()
+        except LineEnded as ended:
+            # an end like any other: nothing to be alarmed at, and nothing to go on with
+            self.failure = ended
+            self._scope.cancel()
+            await anyio.sleep(0)
+
+    async def _follow(self) -> None:
         await catch_up(self.state, self._log, self._archive)
         self._ready.set()
         labels = (self.state.database, self.state.branch)
