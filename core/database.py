@@ -31,7 +31,7 @@ from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_fac
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.shown import shown
-from natalog.core.values import Datom, Keyword, instant_ms
+from natalog.core.values import Datom, Keyword, as_keyword, instant_ms
 
 _NO_INSTANTS: Final = Instants(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 _NO_ROWS: Final[Ints] = np.empty((4, 0), dtype=np.int64)
@@ -353,7 +353,7 @@ class Database:
                 f"A lookup ref is [attribute value], not {_shown(ref)}.", lookup_ref=_shown(ref)
             )
         name, value = ref
-        attr = Keyword(name) if isinstance(name, str) and name else name
+        attr = as_keyword(name)
         if not isinstance(attr, Keyword):
             raise LookupRefSyntax(
                 f"A lookup ref begins with an attribute, not {_shown(name)}.",
@@ -372,8 +372,8 @@ class Database:
             value = self.entid(value)
             if value is None:
                 return None
-        elif declared.value_type == "keyword" and isinstance(value, str):
-            value = Keyword(value)
+        elif declared.value_type == "keyword":
+            value = as_keyword(value)
         holders = self.holders(attr, value)
         return holders[0] if holders else None
 

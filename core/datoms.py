@@ -19,7 +19,7 @@ from natalog.core.index.encoding import decode, decode_one, find, order_of
 from natalog.core.index.window import Facts, select
 from natalog.core.limits import LONG_MAX
 from natalog.core.shown import shown
-from natalog.core.values import Datom, Keyword, sort_key
+from natalog.core.values import Datom, Keyword, as_keyword, sort_key
 
 _INDEXES = ("eavt", "aevt", "avet")
 
@@ -120,7 +120,7 @@ def _prepare(
 
 
 def _attribute(db: Database, name: Any) -> Keyword:
-    attr = Keyword(name) if isinstance(name, str) and name else name
+    attr = as_keyword(name)
     if isinstance(attr, int) and not isinstance(attr, bool):
         attr = db.schema.ident_of(attr)
     if not isinstance(attr, Keyword):
@@ -134,8 +134,8 @@ def _value(db: Database, attr: Keyword | None, value: Any) -> Any:
     declared = db.schema.get(attr) if attr is not None else None
     if declared is not None and declared.is_ref and not isinstance(value, int):
         return db.entid_strict(value)
-    if declared is not None and declared.value_type == "keyword" and isinstance(value, str):
-        return Keyword(value)
+    if declared is not None and declared.value_type == "keyword":
+        return as_keyword(value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -81,6 +81,11 @@ class Keyword:
     __repr__ = __str__
 
 
+def as_keyword(value: Any) -> Any:
+    """Text as the keyword that it names; everything else, and text without a name, as it is."""
+    return Keyword(value) if isinstance(value, str) and value not in ("", ":") else value
+
+
 class Symbol:
     """A bare EDN name such as ``?e``, ``count`` or ``my.ns/f``; compared by its text.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from natalog.core.database import Database
-from natalog.core.errors import EntityError, EntityIdMissing
+from natalog.core.errors import EntityError, EntityIdMissing, QueryWhere
 from natalog.core.index.encoding import Kind, find
 from natalog.core.index.pool import Ints
 from natalog.core.index.window import Facts
@@ -26,7 +26,7 @@ from natalog.core.query.column import (
 )
 from natalog.core.query.context import Context, Rows
 from natalog.core.query.relation import NOTHING, UNIT, Relation, empty
-from natalog.core.values import Keyword, value_key
+from natalog.core.values import Keyword, as_keyword, value_key
 
 _FEW = 32  # distinct entities up to which lookups in the tree beat a merge with the flat column
 _BLANK = Blank()
@@ -79,7 +79,10 @@ def _resolve_refs(
     hidden: list[str] = []
     attr = terms[1]
     if isinstance(attr, Const) and isinstance(attr.value, str):
-        attr = terms[1] = Const(Keyword(attr.value))
+        named = as_keyword(attr.value)
+        if not isinstance(named, Keyword):
+            raise QueryWhere(f"{attr.value!r} is no attribute.", attribute=attr.value)
+        attr = terms[1] = Const(named)
     elif isinstance(attr, Const) and type(attr.value) is int:
         ident = db.schema.ident_of(attr.value)
         attr = terms[1] = Const(attr.value if ident is None else ident)

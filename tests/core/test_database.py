@@ -9,6 +9,7 @@ import pytest
 
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
+from natalog.core.edn import read
 from natalog.core.errors import (
     EntityIdMissing,
     EntityIdSyntax,
@@ -17,8 +18,10 @@ from natalog.core.errors import (
     InvalidTimePoint,
     LookupRefSyntax,
     LookupRefUnique,
+    NatalogError,
     NoHistory,
 )
+from natalog.core.query import q
 from natalog.core.transact import process
 from natalog.core.values import Datom, Keyword, kw, ms_instant
 
@@ -232,3 +235,23 @@ def test_metrics_count_datoms_by_attribute_and_entity() -> None:
     assert found["count"] == len(db) == sum(found["per_attr_counts"].values())
     assert found["temporal_count"] == len(db.history())
     assert found["per_attr_counts"][Keyword("age")] == 1
+
+
+KINDS = """[{:db/id 1 :db/ident :kind :db/valueType :db.type/keyword
+             :db/cardinality :db.cardinality/one :db/unique :db.unique/identity}]"""
+
+
+@pytest.mark.parametrize("text", ["", ":"])
+def test_text_without_a_name_names_no_attribute_and_no_keyword(text: str) -> None:
+    db = process(Database.empty(), read(KINDS), now_ms=0).db_after
+    kind = Keyword("kind")
+    assert db.entid([kind, text]) is None
+    assert db.datoms("avet", [kind, text]) == []
+    assert db.index_range(kind, text, text) == []
+    for ask in (
+        lambda: db.entid([text, 1]),
+        lambda: db.datoms("aevt", [text]),
+        lambda: q(f'[:find ?e :where [?e "{text}" ?v]]', db),
+    ):
+        with pytest.raises(NatalogError):
+            ask()

@@ -72,7 +72,14 @@ SEEDS: Final[dict[str, list[bytes]]] = {
 }
 """Input that the targets accept, or nearly."""
 
-ONCE_DEFECTS: Final[dict[str, list[bytes]]] = {}
+ONCE_DEFECTS: Final[dict[str, list[bytes]]] = {
+    "query": [
+        b'[:find ?e :where [?e "" ?v]]',
+        b'[:find ?e :where [["kind" ""] :name ?e]]',
+        b'[:find ?e :where [?e ":" ?v]]',
+    ],
+    "pull": [b'["" {":" [*]}]'],
+}
 """Input that was answered with another error than ours, by target."""
 
 _WORDS: Final = """
