@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 from natalog.actors.log import BranchLog, Position, log_stream_config
 from natalog.actors.names import GONE, MAIN_BRANCH, PREPARED, Names
 from natalog.actors.nats_port import STREAM_NAME_IN_USE, JetStreamError, NatsPort
-from natalog.core.beginning import Base, deleted_record, successor_of
+from natalog.core.beginning import Base, deleted_record
 from natalog.core.errors import BranchExists, BranchNotFound, Fenced
 from natalog.core.limits import TX_BASE
 from natalog.core.record import ENTRY_COMMIT, Entry, TxRecord, decode_block, encode_block
@@ -258,7 +258,7 @@ class Lines:
                 continue
             last = await self.last_record(line)
             if last is not None and last.kind == "deleted":
-                successor = successor_of(last)
+                successor = last.successor
                 log.info("completing the end of %s.%s", database, line.branch)
                 await self.retire(line, successor)
                 moved.add(successor)

@@ -18,7 +18,7 @@ import anyio
 
 from natalog.actors.log import PlacedBlock, Position
 from natalog.core.apply import apply_changes
-from natalog.core.beginning import Base, base_of, begun, successor_of
+from natalog.core.beginning import Base, base_of, begun
 from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
 from natalog.core.errors import (
@@ -212,7 +212,7 @@ class BranchState:
             record = TxRecord.decode(entry.data)
             before = db
             if record.kind == "deleted":
-                self.ended = LineEnded(self.database, self.branch, successor_of(record))
+                self.ended = LineEnded(self.database, self.branch, record.successor)
                 continue
             commit = entry.commit_id if record.is_commit else record.parents[0]
             db = self._after(db, record, commit, placed.seq)

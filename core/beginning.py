@@ -10,7 +10,7 @@ bytes of a record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -144,10 +144,3 @@ def deleted_record(name: str, lane: int, tx: int, head: UUID, successor: int | N
         parents=(head,),
         config={"branch": name, "successor": successor},
     )
-
-
-def successor_of(record: TxRecord) -> int | None:
-    """The lane that a ``deleted`` record says the name moved to."""
-    found: Mapping[str, Any] = record.config or {}
-    lane = found.get("successor")
-    return None if lane is None else int(lane)

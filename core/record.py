@@ -159,6 +159,12 @@ class TxRecord:
         """Whether this is a commit, and not the beginning or end of a branch."""
         return self.kind in COMMIT_KINDS
 
+    @property
+    def successor(self) -> int | None:
+        """The lane that a ``deleted`` record says the branch's name moved to."""
+        lane = (self.config or {}).get("successor")
+        return None if lane is None else int(lane)
+
     def changes(self, before: Database) -> Changes:
         """What `core.apply` takes to make the value after this record from that before it."""
         return Changes(

@@ -312,6 +312,30 @@ async def test_force_moves_a_branch_under_its_live_transactor(service_config: Co
         assert forced_commit.parents == (head,)
 
 
+async def test_a_feed_follows_a_branch_that_is_moved_and_ends_with_it(
+    service_config: Config,
+) -> None:
+    async with running(service_config()) as service, natalog.connect(service.url) as client:
+        await client.create_database("people", **READ)
+        conn = client.database("people")
+        await conn.branch("draft")
+        draft = client.database("people", "draft")
+        sent = [await draft.transact([{"n": 1}])]
+        feed = draft.reports(since=0)
+        with anyio.fail_after(10):
+            assert (await anext(feed)).tx == sent[0].tx
+            await conn.force_branch("draft", await conn.db(), parents=["db"])
+            sent.append(await draft.transact([{"n": 2}]))
+            assert (await anext(feed)).commit_id == sent[1].commit_id
+            again = draft.reports(since=0)
+            assert (await anext(again)).tx == sent[1].tx, "a replay begins with the forced branch"
+            await conn.delete_branch("draft")
+            for one in (feed, again):
+                with pytest.raises(BranchNotFound):
+                    await anext(one)
+                await one.aclose()
+
+
 async def test_the_main_branch_can_be_forced(service_config: Config) -> None:
     config = service_config()
     async with running(config) as service, natalog.connect(service.url) as client:

@@ -16,7 +16,6 @@ from natalog.core.beginning import (
     deleted_record,
     force_record,
     ground,
-    successor_of,
     tried,
 )
 from natalog.core.config import DatabaseConfig
@@ -128,7 +127,7 @@ def test_a_log_ends_with_what_becomes_of_the_name() -> None:
     for successor in (None, 7):
         record = TxRecord.decode(deleted_record("draft", 3, DB.max_tx, HEAD, successor).encode())
         assert (record.kind, record.parents, record.tx) == ("deleted", (HEAD,), DB.max_tx)
-        assert successor_of(record) == successor
+        assert record.successor == successor
         assert not record.is_commit
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from natalog.client import Client, Database
-from natalog.client.log_reader import LogReader
+from natalog.client.log_reader import LogReader, lane_stream
 from natalog.core.errors import NatalogError
 from natalog.core.record import ENTRY_COMMIT, FIRST_HASH, TxRecord, decode_block
 from natalog.core.values import Datom, value_key
@@ -72,7 +72,6 @@ async def _folded(
 ) -> Folded:
     """A log from its beginning to transaction ``basis`` or commit ``until``."""
     # the engine is heavy, and only this command needs it in the client's process
-    from natalog.actors.names import Names
     from natalog.core.apply import apply_changes
     from natalog.core.beginning import base_of, begun
     from natalog.core.config import DatabaseConfig
@@ -99,7 +98,7 @@ async def _folded(
                         )
                     case "branch" | "force":
                         base = base_of(record)
-                        stream = Names(client.session.prefix).lane_stream(database, base.lane)
+                        stream = lane_stream(client.session.prefix, database, base.lane)
                         below = LogReader(client.session, database, "", stream)
                         found = await _folded(client, database, below, base.tx, base.commit)
                         blocks, commits = blocks + found.blocks, commits + found.commits

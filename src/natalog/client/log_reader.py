@@ -30,6 +30,12 @@ class Position(NamedTuple):
     data: bytes
 
 
+def lane_stream(prefix: str, database: str, lane: int) -> str:
+    """The stream of a lane's log; it keeps its name whatever becomes of the branch."""
+    middle = f"_{lane}" if lane else "db"
+    return "=".join([prefix.replace(".", "="), database, middle, "log"])
+
+
 class LogReader:
     """The log of one branch, read contiguously: a missing block is an error, never a gap.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +13,11 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from natalog.client.log_reader import LogReader, Position
+from natalog.client.log_reader import LogReader, Position, lane_stream
 from natalog.client.session import Session
 from natalog.core.codec import unpack
 from natalog.core.errors import (
+    BranchNotFound,
     DeadlineExceeded,
     LimitExceeded,
     NatalogError,
@@ -183,10 +185,29 @@ class LogFeed(Feed):
         return self._items(reader, sequence)
 
     async def _items(self, reader: LogReader, sequence: int) -> AsyncIterator[Any]:
-        async for position in reader.blocks(sequence):
-            for found in _reports_of(position, self._database, self._branch):
-                if isinstance(found, Rejection) or found.tx > self._since:
-                    yield found
+        while True:
+            end: TxRecord | None = None
+            async with aclosing(reader.blocks(sequence)) as positions:
+                async for position in positions:
+                    for found in _reports_of(position, self._database, self._branch):
+                        if isinstance(found, Rejection) or found.tx > self._since:
+                            yield found
+                    end = _end_of(position)
+                    if end is not None:
+                        break
+            if end is None:
+                return
+            lane = end.successor
+            if lane is None:
+                raise BranchNotFound(
+                    f"the branch {self._branch} was deleted",
+                    database=self._database,
+                    branch=self._branch,
+                )
+            # the branch was moved by force: it goes on in another log
+            stream = lane_stream(self._session.prefix, self._database, lane)
+            reader = LogReader(self._session, self._database, self._branch, stream)
+            sequence = 1
 
 
 def follow(
@@ -251,6 +272,16 @@ def _reports_of(position: Position, database: str, branch: str) -> Iterator[TxRe
             database=database,
             branch=branch,
         )
+
+
+def _end_of(position: Position) -> TxRecord | None:
+    """The record that ends a log, if it stands in this block."""
+    for entry in position.block.entries:
+        if entry.type == ENTRY_COMMIT:
+            record = TxRecord.decode(entry.data)
+            if record.kind == "deleted":
+                return record
+    return None
 
 
 def _error_of(record: RejectionRecord) -> NatalogError:
