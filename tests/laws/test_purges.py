@@ -94,8 +94,10 @@ def purged(naive: Naive, operations: Iterable[Any], before: Naive) -> Naive:
                     gone |= {ended[fact], at}
             # both go, whatever the operations before took away already
             kept = [d for at, d in enumerate(before.log) if at not in gone]
-            # a fact said twice in one transaction is one event, of which nothing must stay behind
-            log = list({value_key(tuple(d)): d for d in log if d in kept}.values())
+            # a fact said twice in one transaction is one event, of which nothing must stay behind;
+            # the last word of the transaction on it remains the last
+            last = {value_key(tuple(d)): d for d in reversed(log) if d in kept}
+            log = list(last.values())[::-1]
     return naive._view(log=tuple(log))
 
 
