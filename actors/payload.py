@@ -14,7 +14,7 @@ from uuid import UUID
 from natalog.core import edn
 from natalog.core.codec import pack, unpack
 from natalog.core.codec_json import ContentKind, content_kind, from_json, to_json
-from natalog.core.errors import BadRequest, CodecError, EdnSyntax, NatalogError
+from natalog.core.errors import BadRequest, CodecError, EdnSyntax, MergeConflict, NatalogError
 from natalog.core.transact.report import TxReport
 from natalog.core.values import Datom, Keyword, Tagged, ms_instant
 
@@ -25,6 +25,8 @@ CONTENT_TYPES: Final[dict[ContentKind, str]] = {
 }
 TX_INSTANT: Final = Keyword("db/txInstant")
 DATABASE_TAG: Final = "natalog/db"
+CONFLICTS_TOLD_MAX: Final = 10_000
+"""Conflicts of a merge that an error names one by one; its message tells how many there are."""
 
 
 class Struct(dict[str, Any]):
@@ -147,11 +149,15 @@ def _stringed(body: Any) -> Any:
 def error_struct(error: NatalogError) -> Struct:
     """``{code, error, message, data}`` with data that every form can carry."""
     wire = error.to_wire()
+    told = Struct((str(key), plain(value)) for key, value in wire["data"].items())
+    if isinstance(error, MergeConflict):  # they are the answer: values, not a hint at them
+        conflicts = wire["data"].get("conflicts") or []
+        told["conflicts"] = [Struct(conflict) for conflict in conflicts[:CONFLICTS_TOLD_MAX]]
     return Struct(
         code=wire["code"],
         error=wire["error"],
         message=wire["message"],
-        data=Struct((str(key), plain(value)) for key, value in wire["data"].items()),
+        data=told,
     )
 
 

@@ -28,6 +28,7 @@ from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
 from natalog.actors.http import HttpServer
 from natalog.actors.hub import Hub
+from natalog.actors.merges import Merger, is_planned
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, NOBODY, Names, check_name
 from natalog.actors.nats_port import Message, NatsPort
@@ -116,6 +117,7 @@ class Service:
             conflicts,
             workers=config.query_workers,
         )
+        self._merger = Merger(self.hub)
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
         self.admin: AdminActor | None = None
         self.gc: GcActor | None = None
@@ -250,7 +252,10 @@ class Service:
         if isinstance(body, dict):
             named = next((v for k, v in body.items() if field_name(k) == "branch"), None)
         branch = check_name(database_name(named or MAIN_BRANCH), "branch")
-        self._to_transactor(request, (request.database, branch))
+        if is_planned(body):
+            self._spawn(self._merger.serve(request, branch))
+        else:
+            self._to_transactor(request, (request.database, branch))
 
     def _transact(self, request: Request) -> None:
         self._to_transactor(request, (request.database, request.branch))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from natalog.actors.payload import (
     field_name,
     fields_of,
 )
+from natalog.actors.planned import Alone, Planned, Wish
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Ask, as_natalog
 from natalog.actors.state import BranchState, LineEnded, Place
@@ -44,7 +45,6 @@ from natalog.core.errors import (
     CommitUnknown,
     Fenced,
     NatalogError,
-    NotImplementedYet,
     ParentsRequired,
     TooLarge,
     TransactSyntax,
@@ -60,7 +60,7 @@ from natalog.core.record import (
     encode_block,
 )
 from natalog.core.transact.report import TxReport
-from natalog.core.values import Keyword, ms_instant
+from natalog.core.values import Keyword, Symbol, ms_instant
 
 log = logging.getLogger("natalog.transactor")
 
@@ -72,6 +72,10 @@ TURN_S = 0.004
 FENCED_ATTEMPTS = 5
 OUTCOMES = ("committed", "repeated", "rejected", "failed")
 ID_LENGTH_MAX = 256
+MERGE_WORDS = (
+    *("branch", "from", "parents", "tx_data", "tx_meta", "id"),
+    *("policy", "resolutions", "dry_run"),
+)
 BLOCK_OVERHEAD_BYTES = 512
 
 
@@ -88,16 +92,6 @@ class End:
     """Asks a transactor for the last block of its log; ``successor``: where the name moves."""
 
     successor: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a submission asks for; ``parents`` is None unless it is a merge."""
-
-    tx_data: Any
-    tx_meta: Any
-    ident: str | None
-    parents: Any = None
 
 
 @dataclass(slots=True)
@@ -171,6 +165,10 @@ class Transactor(Actor):
         if isinstance(message, Ask):
             if isinstance(message.body, End):
                 await self._end(message.body)
+            elif isinstance(message.body, Alone):
+                planned = await message.body.plan()
+                if planned is not None:
+                    await self._handle([planned])
             else:
                 await self._catch_up()
             message.reply(self.state)
@@ -275,6 +273,10 @@ class Transactor(Actor):
                 one.check_deadline()
                 wish = read_transaction(one)
                 ident = wish.ident
+                known = ident is not None and (ident in self.state.ids or ident in by_id)
+                if isinstance(one, Planned) and one.head != db.commit_id and not known:
+                    one.moved()
+                    continue
                 if ident is not None and ident in self.state.ids:
                     await self._repeat(one, ident)
                     continue
@@ -329,7 +331,7 @@ class Transactor(Actor):
             after = replace(report.db_after, commit_id=commit)
             return Staged(one, entry, ident, report, record, commit, None, after, [])
 
-        if len(one.message.data) >= IN_THREAD_BYTES:
+        if isinstance(one, Planned) or len(one.message.data) >= IN_THREAD_BYTES:
             return await to_thread.run_sync(work)
         return work()
 
@@ -390,7 +392,7 @@ class Transactor(Actor):
         body = commit_struct(one.record, one.commit, *self._labels)
         payload = pack(body)
         if isinstance(submission, Request):
-            if submission.kind == "msgpack":
+            if submission.kind == "msgpack" and not isinstance(submission, Planned):
                 await submission.reply_bytes(payload, one.record.tx)
             else:
                 await submission.reply(body, one.record.tx)
@@ -498,6 +500,8 @@ async def fold(state: BranchState, batch: Sequence[Any]) -> None:
 
 def read_transaction(one: Submission) -> Wish:
     """What a submission asks for."""
+    if isinstance(one, Planned):
+        return one.wish
     body = one.body()
     if isinstance(one, Request) and one.endpoint == "merge":
         return read_merge(body)
@@ -516,16 +520,30 @@ def read_transaction(one: Submission) -> Wish:
 
 
 def read_merge(body: Any) -> Wish:
-    """A merge: a transaction whose commit has more parents than the head."""
-    words = ("branch", "parents", "tx_data", "tx_meta", "id", "policy", "resolutions")
-    fields = fields_of(body, words, "merge")
-    parents = fields.get("parents")
-    if not parents:
-        raise ParentsRequired("A merge needs at least one parent.", branch=fields.get("branch"))
-    if fields.get("tx_data") is None or fields.get("policy") is not None:
-        raise NotImplementedYet("A merge takes the data to commit as tx_data.", endpoint="merge")
+    """A merge with data: a transaction whose commit has more parents than the head."""
+    fields = fields_of(body, MERGE_WORDS, "merge")
+    parents = merge_parents(fields)
+    for word in ("policy", "resolutions", "dry_run"):
+        if fields.get(word):
+            raise BadRequest(
+                f"A merge has either tx_data or {word}: what is given is not planned.", field=word
+            )
     ident = transaction_id(fields.get("id"))
     return Wish(fields["tx_data"], fields.get("tx_meta"), ident, parents)
+
+
+def merge_parents(fields: Mapping[str, Any]) -> list[Any]:
+    """The branches and commits that a merge names, as ``parents`` or ``from``."""
+    if fields.get("parents") is not None and fields.get("from") is not None:
+        raise BadRequest("A merge has either parents or from.", field="from")
+    found = fields.get("from") if fields.get("parents") is None else fields["parents"]
+    if isinstance(found, (str, Keyword, Symbol, UUID)):
+        return [found]
+    if found is not None and not isinstance(found, (list, tuple, set, frozenset)):
+        raise BadRequest("parents is a list of branches and commit ids.", field="parents")
+    if not found:
+        raise ParentsRequired("A merge needs at least one parent.", branch=fields.get("branch"))
+    return list(found)
 
 
 def transaction_id(ident: Any) -> str | None:

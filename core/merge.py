@@ -95,38 +95,45 @@ def plan_merge(
 
     ``resolutions`` are maps ``{entity, attribute, take}`` with ``take`` ``"ours"``, ``"theirs"``
     or ``"base"``, or ``{entity, attribute, value}``; they decide single conflicts before the
-    policy does.  With policy ``fail`` the conflicts left are listed and nothing is decided.  Facts
-    about transactions are not merged.  O(changes) beside the comparison of the three values.
+    policy does.  An entity is named by id, or by lookup ref or ident as ours knows it.  With policy
+    ``fail`` the conflicts left are listed and nothing is decided.  Facts about transactions are not
+    merged.  O(changes) beside the comparison of the three values.
     """
     if policy not in POLICIES:
         raise BadRequest(
             f"There is no merge policy {policy!r}; there are {', '.join(POLICIES)}.",
             policy=str(policy),
         )
-    return _Merge(base, ours, theirs, policy, _decisions(resolutions)).run()
+    return _Merge(base, ours, theirs, policy, _decisions(resolutions, ours)).run()
 
 
-def _decisions(resolutions: Iterable[Mapping[str, Any]]) -> dict[Place, Mapping[str, Any]]:
+def _decisions(
+    resolutions: Iterable[Mapping[str, Any]], ours: Database
+) -> dict[Place, Mapping[str, Any]]:
     found: dict[Place, Mapping[str, Any]] = {}
-    for resolution in resolutions:
+    for given in resolutions:
         try:
+            resolution = {str(key).lstrip(":"): value for key, value in given.items()}
             name = resolution["attribute"]
             attr = name if isinstance(name, Keyword) else Keyword(str(name))
             entity = resolution["entity"]
-        except (KeyError, TypeError):
+        except (KeyError, AttributeError):
             raise BadRequest(
                 "A resolution is a map of entity, attribute and take or value.",
-                resolution=repr(resolution)[:200],
+                resolution=repr(given)[:200],
             ) from None
+        if resolution.get("take") is not None:
+            resolution["take"] = str(resolution["take"]).lstrip(":")
         take = resolution.get("take")
         if ("value" in resolution) == (take is not None) or (
             take is not None and take not in ("ours", "theirs", "base")
         ):
             raise BadRequest(
                 "A resolution takes 'ours', 'theirs' or 'base', or gives a value.",
-                resolution=repr(resolution)[:200],
+                resolution=repr(given)[:200],
             )
-        found[entity, attr] = resolution
+        # ids may be new to ours; whatever else names an entity names one of ours
+        found[entity if type(entity) is int else ours.entid_strict(entity), attr] = resolution
     return found
 
 
@@ -257,6 +264,11 @@ class _Merge:
             if not self._clashes(e, attr, value):
                 self.adds.append((e, attr, value))
 
+    def _taken(self, e: int, attr: Keyword) -> str:
+        """Whose side a clash that no value can settle is decided for."""
+        decision = self.decisions.get((e, attr))
+        return self.policy if decision is None else str(decision.get("take", "fail"))
+
     # --- what a merge must not break -----------------------------------------------------------
 
     def _clashes(self, e: int, attr: Keyword, value: Any) -> bool:
@@ -275,8 +287,7 @@ class _Merge:
         ]
         if not holders:
             return False
-        decision = self.decisions.get((e, attr))
-        take = self.policy if decision is None else str(decision.get("take", "fail"))
+        take = self._taken(e, attr)
         if take == "theirs":
             self.retracts.append([RETRACT, holders[0], attr, value])
             return False
@@ -300,21 +311,22 @@ class _Merge:
         kept: list[tuple[int, Keyword, Any]] = []
         for e, attr, value in self.adds:
             if self._is_ref(attr) and value in removed_by_us and not self._revived(value):
-                if self.policy == "fail":
+                take = self._taken(e, attr)
+                if take == "fail":
                     self.plan.conflicts.append(Conflict("dangling", e, attr, [], [], [value]))
-                    continue
-                if self.policy == "ours":
+                if take != "theirs":
                     continue
             kept.append((e, attr, value))
         self.adds = kept
         removed_by_them = self._removed(self.theirs)
         for datom in our_added:
             if datom.e < TX_BASE and self._is_ref(datom.a) and datom.v in removed_by_them:
-                if self.policy == "fail":
+                take = self._taken(datom.e, datom.a)
+                if take == "fail":
                     self.plan.conflicts.append(
                         Conflict("dangling", datom.e, datom.a, [], [datom.v], [])
                     )
-                elif self.policy == "theirs":
+                elif take != "ours":
                     self.retracts.append([RETRACT, datom.e, datom.a, datom.v])
 
     def _removed(self, side: Database) -> _Removed:

@@ -80,20 +80,14 @@ def kept_commits(graph: Graph, heads: Iterable[UUID], before_ms: int | None) -> 
 def merge_bases(graph: Graph, left: UUID, right: UUID) -> list[CommitNode]:
     """The best common ancestors of two commits: those that no other common ancestor follows.
 
-    Several where histories criss-cross.  Newest first.
+    Several where histories criss-cross, none where they share nothing.  Newest first.  O(commits).
     """
-    common = _ancestors(graph, left) & _ancestors(graph, right)
-    covered: set[UUID] = set()
-    for commit in common:
-        for parent in graph[commit].parents:
-            covered |= _ancestors(graph, parent) if parent not in covered else set()
-    best = [graph[commit] for commit in common - covered]
+    others = {node.id for node in history(graph, right)}
+    common = {node.id: node for node in history(graph, left) if node.id in others}
+    # what descends from a common ancestor and leads to another one is itself common
+    followed = {parent for node in common.values() for parent in node.parents}
+    best = [node for commit, node in common.items() if commit not in followed]
     return sorted(best, key=lambda node: node.tx, reverse=True)
-
-
-def _ancestors(graph: Graph, start: UUID) -> set[UUID]:
-    """``start`` and everything it descends from, as far as the graph goes."""
-    return {node.id for node in history(graph, start)}
 
 
 def next_lane(used: Iterable[int]) -> int:

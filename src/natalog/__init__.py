@@ -21,6 +21,7 @@ from natalog.core.values import Datom, Keyword, Symbol, Tagged, kw
 from natalog.report import (
     Commit,
     Diff,
+    MergeReport,
     PublishAck,
     QueryAnswer,
     QueryPlan,
@@ -42,6 +43,7 @@ __all__ = [
     "Diff",
     "Feed",
     "Keyword",
+    "MergeReport",
     "NatalogError",
     "PublishAck",
     "QueryAnswer",

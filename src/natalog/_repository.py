@@ -43,7 +43,7 @@ from natalog.core.versioning import (
     merge_bases,
     next_lane,
 )
-from natalog.report import TxReport
+from natalog.report import MergeReport, TxReport
 
 Clock = Callable[[], int]
 """Milliseconds since 1970."""
@@ -76,6 +76,29 @@ class _Stored:
 
     lane: int
     changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a merge of the commit ``other`` into ``head`` would do.
+
+    ``base``: the commits that both descend from.
+    """
+
+    head: UUID
+    other: UUID
+    base: tuple[UUID, ...]
+    merge: MergePlan
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the branch descends from the other side: there is nothing to merge."""
+        return self.base == (self.other,)
+
+    @property
+    def fast_forward(self) -> bool:
+        """Whether the other side descends from the branch: nothing can conflict."""
+        return self.base == (self.head,) and not self.up_to_date
 
 
 class Repository:
@@ -181,25 +204,67 @@ class Repository:
                 target.by_id[id] = report
             return report
 
+    def merge(
+        self, branch: str, parent: Any, meta: Any, policy: str, resolutions: Iterable[Any]
+    ) -> MergeReport:
+        """Take over what a branch or commit changed; `MergeConflict` when that is undecided."""
+        with self._lock:
+            planned = self.plan_merge(branch, parent, policy, resolutions)
+            planned.merge.require_clean()
+            if planned.up_to_date:
+                report = self._head_report(branch)
+            else:
+                report = self.transact(branch, planned.merge.tx_data, meta, parents=[planned.other])
+            return MergeReport(
+                **{name: getattr(report, name) for name in TxReport.__slots__},
+                up_to_date=planned.up_to_date,
+                fast_forward=planned.fast_forward,
+                base=planned.base,
+                unified=planned.merge.unified,
+            )
+
+    def _head_report(self, branch: str) -> TxReport:
+        """About a branch as it stands, without a transaction."""
+        head = self.branch(branch)
+        instant = head.value.instant_ms
+        return TxReport(
+            tx=head.value.max_tx,
+            instant=None if instant is None else ms_instant(instant),
+            commit_id=head.head,
+            tx_data=[],
+            tempids={},
+            tx_meta={},
+            database=self.name,
+            branch=branch,
+        )
+
     def plan_merge(
         self, branch: str, parent: Any, policy: str, resolutions: Iterable[Any]
-    ) -> MergePlan:
+    ) -> Planned:
         """What merging a branch or commit into ``branch`` would do."""
         with self._lock:
             ours = self.branch(branch)
             other = self._resolve(parent)
-            base = self._base(ours.head, other)
-            return plan_merge(base, ours.value, self.value_at(other), policy, resolutions)
+            nodes = self._bases(ours.head, other)
+            bases = tuple(node.id for node in nodes)
+            if bases == (other,):
+                return Planned(ours.head, other, bases, MergePlan())
+            base, theirs = self._base(nodes), self.value_at(other)
+            plan = plan_merge(base, ours.value, theirs, policy, resolutions)
+            return Planned(ours.head, other, bases, plan)
 
-    def _base(self, ours: UUID, theirs: UUID) -> Database:
-        """The value that both descend from; made of several where histories crossed."""
-        found = merge_bases(self.graph, ours, theirs)
+    def _bases(self, left: UUID, right: UUID) -> list[CommitNode]:
+        found = merge_bases(self.graph, left, right)
         if not found:
             raise MergeConflict("The two sides share no commit.", conflicts=[])
-        values = [self.value_at(node.id) for node in found]
+        return found
+
+    def _base(self, nodes: list[CommitNode]) -> Database:
+        """The value that both sides descend from; made of several where histories crossed."""
+        values = [self.value_at(node.id) for node in nodes]
         if len(values) == 1:
             return values[0]
-        return virtual_base(self._base(found[0].id, found[1].id), values)
+        return virtual_base(self._base(self._bases(nodes[0].id, nodes[1].id)), values)
 
     def _commit(
         self,

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from natalog.core.edn import read
-from natalog.core.errors import InvalidName, InvalidTimePoint, TransactSyntax
+from natalog.core.errors import InvalidName, InvalidTimePoint, ParentsRequired, TransactSyntax
 from natalog.core.forms import freeze
 from natalog.core.limits import NAME_LENGTH_MAX
 from natalog.core.values import Keyword, Symbol, make_set
@@ -75,6 +76,14 @@ def _first(found: Mapping[Any, Any], keys: Iterable[Any]) -> Any:
 
 def _keys(found: Mapping[Any, Any]) -> list[str]:
     return [str(key) for key in found]
+
+
+def parents_of(given: Any, branch: str) -> list[Any]:
+    """The parents that a merge into ``branch`` names: one, or a collection of them."""
+    found = [given] if isinstance(given, (str, UUID, Keyword)) else list(given)
+    if not found:
+        raise ParentsRequired("A merge needs at least one parent.", branch=branch)
+    return found
 
 
 # --- reads ---------------------------------------------------------------------------------------

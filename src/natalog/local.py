@@ -24,6 +24,7 @@ from natalog._shapes import (
     checked_name,
     components,
     order_by,
+    parents_of,
     pull_pattern,
     query_answer,
     time_point,
@@ -43,18 +44,17 @@ from natalog.core.errors import (
     DatabaseNotFound,
     InvalidTimePoint,
     NotImplementedYet,
-    ParentsRequired,
 )
 from natalog.core.limits import CONFLICTS_MAX
 from natalog.core.materialise import materialised
-from natalog.core.merge import MergePlan
 from natalog.core.pull import pull, pull_many
 from natalog.core.transact.report import TxReport as CoreReport
-from natalog.core.values import Datom, Keyword, instant_ms, ms_instant
+from natalog.core.values import Datom, instant_ms, ms_instant
 from natalog.core.versioning import forked
 from natalog.report import (
     Commit,
     Diff,
+    MergeReport,
     QueryAnswer,
     QueryPlan,
     QueryStats,
@@ -251,15 +251,26 @@ class Conn:
         policy: str | None = None,
         resolutions: Any = None,
         timeout: float | None = None,
-    ) -> TxReport:
+    ) -> MergeReport:
         """Merge other branches or commits into this branch; see `natalog.Conn.merge`."""
-        given = [parents] if isinstance(parents, (str, UUID, Keyword)) else list(parents)
-        if not given:
-            raise ParentsRequired("A merge needs at least one parent.", branch=self.branch_name)
+        given = parents_of(parents, self.branch_name)
         data, meta = transaction([] if tx_data is None else tx_data, tx_meta)
-        if tx_data is None:
-            data = self._planned(given, policy, resolutions).tx_data
-        return self._repository.transact(self.branch_name, data, meta, parents=given)
+        if tx_data is not None:
+            if policy or resolutions:
+                raise BadRequest(
+                    "A merge has either tx_data, or a policy and resolutions: what is given is "
+                    "not planned."
+                )
+            report = self._repository.transact(self.branch_name, data, meta, parents=given)
+            return MergeReport(**{name: getattr(report, name) for name in TxReport.__slots__})
+        if len(given) > 1:
+            raise BadRequest(
+                "Several parents need tx_data; merge them one after the other without.",
+                parents=[str(parent) for parent in given],
+            )
+        return self._repository.merge(
+            self.branch_name, given[0], meta, policy or "fail", resolutions or ()
+        )
 
     def merge_preview(
         self,
@@ -269,25 +280,16 @@ class Conn:
         resolutions: Any = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """What `merge` of one parent would do: ``tx_data``, ``conflicts``, ``unified``."""
-        plan = self._repository.plan_merge(self.branch_name, parent, policy, resolutions or ())
+        """What `merge` of one parent would do; see `natalog.Conn.merge_preview`."""
+        planned = self._repository.plan_merge(self.branch_name, parent, policy, resolutions or ())
         return {
-            "tx_data": plan.tx_data,
-            "conflicts": [conflict.data() for conflict in plan.conflicts],
-            "unified": plan.unified,
+            "tx_data": planned.merge.tx_data,
+            "conflicts": [conflict.data() for conflict in planned.merge.conflicts],
+            "unified": planned.merge.unified,
+            "base": list(planned.base),
+            "up_to_date": planned.up_to_date,
+            "fast_forward": planned.fast_forward,
         }
-
-    def _planned(self, parents: list[Any], policy: str | None, resolutions: Any) -> MergePlan:
-        if len(parents) > 1:
-            raise BadRequest(
-                "Several parents need tx_data; merge them one after the other without.",
-                parents=[str(parent) for parent in parents],
-            )
-        plan = self._repository.plan_merge(
-            self.branch_name, parents[0], policy or "fail", resolutions or ()
-        )
-        plan.require_clean()
-        return plan
 
     def commit_db(self, commit_id: UUID, *, timeout: float | None = None) -> Database:
         """The database value of a commit; `CommitNotFound` when there is none."""

@@ -41,6 +41,23 @@ class TxReport:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeReport(TxReport):
+    """The outcome of a merge.
+
+    ``up_to_date``: the branch had the other side's commits already; nothing was written, and the
+    report is about the head as it stands.  ``fast_forward``: only the other side had changed.
+    ``base``: the commits that both sides descend from, several where histories crossed.
+    ``unified``: their entities that became ours, since both were created under one identity.  A
+    merge with given data has none of these.
+    """
+
+    up_to_date: bool = False
+    fast_forward: bool = False
+    base: tuple[UUID, ...] = ()
+    unified: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """A transaction handed over with ``publish`` that could not be applied."""
 
@@ -151,19 +168,34 @@ def as_value(value: Any) -> Any:
 
 def report_from_map(body: Mapping[str, Any]) -> TxReport:
     """The report that a service's answer describes."""
-    return TxReport(
-        tx=body["tx"],
-        instant=body.get("instant"),
-        commit_id=body.get("commit_id"),
-        tx_data=datoms_from_rows(body.get("tx_data") or ()),
-        tempids=dict(body.get("tempids") or {}),
-        tx_meta={k: as_value(v) for k, v in (body.get("tx_meta") or {}).items()},
-        purged=body.get("purged") or 0,
-        id=body.get("id"),
-        repeated=bool(body.get("repeated")),
-        database=body.get("database"),
-        branch=body.get("branch"),
+    return TxReport(**_report_fields(body))
+
+
+def merge_report_from_map(body: Mapping[str, Any]) -> MergeReport:
+    """The report that a service's answer to a merge describes."""
+    return MergeReport(
+        **_report_fields(body),
+        up_to_date=bool(body.get("up_to_date")),
+        fast_forward=bool(body.get("fast_forward")),
+        base=tuple(body.get("base") or ()),
+        unified=dict(body.get("unified") or {}),
     )
+
+
+def _report_fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "tx": body["tx"],
+        "instant": body.get("instant"),
+        "commit_id": body.get("commit_id"),
+        "tx_data": datoms_from_rows(body.get("tx_data") or ()),
+        "tempids": dict(body.get("tempids") or {}),
+        "tx_meta": {k: as_value(v) for k, v in (body.get("tx_meta") or {}).items()},
+        "purged": body.get("purged") or 0,
+        "id": body.get("id"),
+        "repeated": bool(body.get("repeated")),
+        "database": body.get("database"),
+        "branch": body.get("branch"),
+    }
 
 
 def stats_from_map(body: Mapping[str, Any]) -> QueryStats:

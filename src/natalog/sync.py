@@ -28,6 +28,7 @@ from natalog.core.values import Datom
 from natalog.report import (
     Commit,
     Diff,
+    MergeReport,
     PublishAck,
     QueryPlan,
     Rejection,
@@ -235,7 +236,7 @@ class Conn:
         policy: str | None = None,
         resolutions: Any = None,
         timeout: float | None = None,
-    ) -> TxReport:
+    ) -> MergeReport:
         return self._loop.run(
             self._inner.merge(
                 parents,
@@ -244,6 +245,20 @@ class Conn:
                 policy=policy,
                 resolutions=resolutions,
                 timeout=timeout,
+            )
+        )
+
+    def merge_preview(
+        self,
+        parent: str | UUID,
+        *,
+        policy: str = "fail",
+        resolutions: Any = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        return self._loop.run(
+            self._inner.merge_preview(
+                parent, policy=policy, resolutions=resolutions, timeout=timeout
             )
         )
 

@@ -17,7 +17,6 @@ from natalog.core.errors import (
     BadRequest,
     BranchNotFound,
     CommitNotFound,
-    NotImplementedYet,
     ParentsRequired,
     TransactSchema,
 )
@@ -99,7 +98,6 @@ async def test_nothing_is_written_unless_every_parent_exists(service_config: Con
             (CommitNotFound, ["a", UUID(int=1)], []),
             (BadRequest, [7], []),
             (TransactSchema, ["a"], [{"undeclared": 1}]),
-            (NotImplementedYet, ["a"], None),
         ]
         for expected, parents, data in cases:
             with pytest.raises(expected):

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from natalog._shapes import checked_name, time_point, transaction, tx_id
+from natalog._shapes import checked_name, parents_of, time_point, transaction, tx_id
 from natalog.client.database import Database
 from natalog.client.reports import Feed, follow
 from natalog.client.session import READ, WRITE, Repeat, Session
@@ -19,10 +19,12 @@ from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.report import (
     Commit,
     Diff,
+    MergeReport,
     PublishAck,
     Transaction,
     TxReport,
     datoms_from_rows,
+    merge_report_from_map,
     report_from_map,
 )
 
@@ -190,24 +192,52 @@ class Conn:
         policy: str | None = None,
         resolutions: Any = None,
         timeout: float | None = None,
-    ) -> TxReport:
-        """Merge other branches or commits into this branch.
+    ) -> MergeReport:
+        """Merge other branches or commits into this branch; one commit with all of them as parents.
 
-        With ``tx_data`` the merge consists of exactly these operations; without, the changes of
-        both sides are joined and ``policy`` (``fail``, ``ours``, ``theirs``) decides conflicts.
+        With ``tx_data`` the merge consists of exactly these operations.  Without, it takes over
+        what one other side changed since the commit that both descend from.  Where both changed
+        the same thing differently, ``resolutions`` decide, then ``policy``: ``fail`` (the default)
+        raises `MergeConflict`, whose ``data["conflicts"]`` lists them all, ``ours`` and ``theirs``
+        prefer a side.  A resolution is a map ``{"entity", "attribute", "take"}`` with take
+        ``"ours"``, ``"theirs"`` or ``"base"``, or ``{"entity", "attribute", "value"}``.
         """
-        named = [parents] if isinstance(parents, (str, UUID)) else list(parents)
         body: dict[str, Any] = {
             "branch": self.branch_name,
-            "parents": named,
+            "parents": parents_of(parents, self.branch_name),
             "policy": policy,
-            "resolutions": resolutions,
+            "resolutions": None if resolutions is None else list(resolutions),
         }
-        if tx_data is not None:
-            body["tx_data"], body["tx_meta"] = transaction(tx_data, tx_meta)
-        report = report_from_map(await self._upkeep("merge", body, timeout))
+        data, meta = transaction([] if tx_data is None else tx_data, tx_meta)
+        body["tx_data"], body["tx_meta"] = None if tx_data is None else data, meta
+        report = merge_report_from_map(await self._upkeep("merge", body, timeout))
         self._seen = max(self._seen, report.tx)
         return report
+
+    async def merge_preview(
+        self,
+        parent: str | UUID,
+        *,
+        policy: str = "fail",
+        resolutions: Any = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """What `merge` of one parent would do; nothing is written.
+
+        ``tx_data``: the operations; ``conflicts``: maps of kind, entity, attribute, base, ours,
+        theirs and, of a taken unique value, holder; ``unified``, ``base``, ``up_to_date`` and
+        ``fast_forward`` as in `MergeReport`.
+        """
+        body = {
+            "branch": self.branch_name,
+            "parents": [parent],
+            "policy": policy,
+            "resolutions": None if resolutions is None else list(resolutions),
+            "dry_run": True,
+        }
+        found = dict(await self._upkeep("merge", body, timeout, repeat=READ))
+        found["base"] = list(found["base"])
+        return found
 
     async def branch_history(
         self, *, limit: int | None = None, timeout: float | None = None
