@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from natalog import __version__
-from natalog.cli import databases, imports, read, serve, versions, write
+from natalog.cli import databases, imports, merges, read, serve, versions, write
 from natalog.cli.connection import USAGE
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ app.command(rich_help_panel=_DATA)(read.log)
 app.command(rich_help_panel=_DATA)(read.watch)
 app.command(rich_help_panel=_TIME)(versions.branch)
 app.command(rich_help_panel=_TIME)(versions.branches)
-app.command(rich_help_panel=_TIME)(versions.merge)
+app.command(rich_help_panel=_TIME)(merges.merge)
 app.command(rich_help_panel=_TIME)(versions.diff)
 app.command(rich_help_panel=_TIME)(versions.history)
 app.command(rich_help_panel=_TIME)(versions.gc)

@@ -1,4 +1,4 @@
-"""Versioning and upkeep: ``branch``, ``branches``, ``merge``, ``diff``, ``history``, ``gc``, ..."""
+"""Versioning and upkeep: ``branch``, ``branches``, ``diff``, ``history``, ``gc``, ..."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields
 from natalog.cli.parsing import (
     edn_argument,
     instant_argument,
-    map_argument,
+    point_argument,
     ref_argument,
-    tx_data_argument,
 )
 from natalog.cli.read import DatabaseArgument
-from natalog.cli.write import MetaOption, show_report
 from natalog.client import Client, Conn, Database
 from natalog.core.limits import ASK_TIMEOUT_S
-from natalog.report import Commit, Diff, TxReport
+from natalog.core.values import Keyword
+from natalog.report import Commit, Diff
+
+TX_INSTANT = Keyword("db/txInstant")
 
 
 def branch(
@@ -92,50 +93,14 @@ def branches(
         out.data(sorted(found))
 
 
-def merge(
-    database: DatabaseArgument,
-    parents: Annotated[
-        list[str], typer.Argument(metavar="REF...", help="Branches or commit ids to merge in.")
-    ],
-    tx_data: Annotated[
-        str | None,
-        typer.Option("--tx-data", metavar="EDN", help="The merge consists of exactly this."),
-    ] = None,
-    meta: MetaOption = None,
-    policy: Annotated[
-        str | None,
-        typer.Option("--policy", metavar="fail|ours|theirs", help="What conflicts mean."),
-    ] = None,
-    branch: BranchOption = "db",
-    nats: NatsOption = None,
-    context: ContextOption = None,
-    timeout: TimeoutOption = ASK_TIMEOUT_S,
-    json: JsonOption = False,
-    edn: EdnOption = False,
-) -> None:
-    """Merge branches or commits into a branch.
-
-    Example: natalog merge people experiment --branch db --policy fail
-    """
-    out = Output(json, edn)
-    data = None if tx_data is None else tx_data_argument(tx_data, None)
-    about = map_argument(meta, "--meta")
-    named: list[str | UUID] = []
-    for text in parents:
-        ref = ref_argument(text)
-        named.append(text if isinstance(ref, int) else ref)
-
-    async def work(client: Client) -> TxReport:
-        conn = client.database(database, branch)
-        return await conn.merge(named, data, about, policy=policy)
-
-    show_report(out, run_with_client(nats, context, timeout, work))
-
-
 def diff(
     database: DatabaseArgument,
     left: Annotated[str, typer.Argument(metavar="FROM", help="Branch, commit, tx or instant.")],
     right: Annotated[str, typer.Argument(metavar="TO", help="Branch, commit, tx or instant.")],
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="T", help="Both as they were: tx id or instant."),
+    ] = None,
     nats: NatsOption = None,
     context: ContextOption = None,
     timeout: TimeoutOption = ASK_TIMEOUT_S,
@@ -144,24 +109,36 @@ def diff(
 ) -> None:
     """Show the facts in which two database values differ.
 
+    Tables leave out the instants of transactions; --json and --edn have everything.
+
     Examples:
 
     natalog diff people 2026-01-01 db
 
     natalog diff people db experiment
+
+    natalog diff people db experiment --as-of 2026-01-01
     """
     out = Output(json, edn)
+    point = point_argument(as_of)
 
     async def work(client: Client) -> Diff:
         first, _ = await _resolve(client, database, left)
         second, _ = await _resolve(client, database, right)
+        if point is not None:
+            first, second = first.as_of(point), second.as_of(point)
         return await client.database(database).diff(first, second)
 
     found = run_with_client(nats, context, timeout, work)
     if out.for_people:
-        rows: list[tuple[Any, ...]] = [("-", *row) for row in found.removed]
-        rows += [("+", *row) for row in found.added]
-        out.table(["", "e", "a", "v"], rows)
+        # every transaction has an instant of its own, which tells people nothing
+        removed = [row for row in found.removed if row[1] != TX_INSTANT]
+        added = [row for row in found.added if row[1] != TX_INSTANT]
+        rows: list[tuple[Any, ...]] = [("-", *row) for row in removed]
+        rows += [("+", *row) for row in added]
+        if rows:
+            out.table(["", "e", "a", "v"], rows)
+        out.note(f"{len(removed)} facts removed, {len(added)} added")
     else:
         out.fields(
             {"added": [list(r) for r in found.added], "removed": [list(r) for r in found.removed]}
