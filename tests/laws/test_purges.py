@@ -92,12 +92,10 @@ def purged(naive: Naive, operations: Iterable[Any], before: Naive) -> Naive:
                     ended[fact] = at
                 elif before.instants[before.log[ended[fact]].tx] < cutoff:
                     gone |= {ended[fact], at}
-            # both go, whatever the operations before took away already
-            kept = [d for at, d in enumerate(before.log) if at not in gone]
-            # a fact said twice in one transaction is one event, of which nothing must stay behind;
-            # the last word of the transaction on it remains the last
-            last = {value_key(tuple(d)): d for d in reversed(log) if d in kept}
-            log = list(last.values())[::-1]
+            # both go, whatever the operations before took away already; each is told from others
+            # that say the same in the same transaction
+            kept = {id(d) for at, d in enumerate(before.log) if at not in gone}
+            log = [d for d in log if id(d) in kept]
     return naive._view(log=tuple(log))
 
 

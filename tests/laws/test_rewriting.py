@@ -78,7 +78,10 @@ def test_clauses_behind_a_rule_mean_the_same(history, body):
 @given(histories, bodies(), st.data())
 def test_a_constant_means_the_same_as_an_input(history, body, data):
     db, _ = built(history)
-    rows = q(whole(body.clauses, body.variables), db, RULES).rows
+    try:
+        rows = q(whole(body.clauses, body.variables), db, RULES).rows
+    except QueryFunction:
+        reject()
     if not rows:
         return
     spot = data.draw(st.integers(0, len(body.variables) - 1))
