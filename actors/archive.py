@@ -6,8 +6,9 @@ logs are read when they are needed, and what was read is kept for a while.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -30,15 +31,16 @@ from natalog.core.errors import (
     CommitNotFound,
     InvalidTimePoint,
     LogCorrupt,
+    NatalogError,
 )
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_COMMIT, TxRecord
 from natalog.core.values import Keyword, Symbol
 from natalog.core.versioning import CommitNode, Graph, history
 
-CATCH_UP_S: Final = 2.0
+CATCH_UP_ATTEMPTS: Final = 8
 CATCH_UP_PAUSE_S: Final = 0.005
-"""How long the commits of an open log are waited for, and how often they are looked at."""
+"""How often the commits of an open log are looked at before the log is read."""
 KEPT_VALUES_MAX: Final = 32
 """Old values that were folded from a log and may be asked for again."""
 PINNED_VALUES_MAX: Final = 1024
@@ -126,11 +128,14 @@ class Archive:
         names: Names,
         lines: Lines,
         states: Callable[[], Iterable[BranchState]],
+        refresh: Callable[[BranchState], Awaitable[None]] | None = None,
     ) -> None:
+        """``states``: of open branches; ``refresh`` brings one up to date with its log."""
         self._port = port
         self._names = names
         self._lines = lines
         self._states = states
+        self._refresh = refresh
         self._kept: OrderedDict[tuple[str, int, UUID], Database] = OrderedDict()
         self._pinned: OrderedDict[tuple[str, int, UUID], Database] = OrderedDict()
         self._tables: OrderedDict[str, Table] = OrderedDict()
@@ -159,14 +164,17 @@ class Archive:
 
     async def table(self, line: Line) -> Table:
         """The commits of a log, up to its present end."""
-        deadline = anyio.current_time() + CATCH_UP_S
-        # what is open is up to date or about to be: an append is noted a moment after it
-        while (state := self._open(line.database, line.lane)) is not None:
+        for attempt in range(CATCH_UP_ATTEMPTS):
+            state = self._open(line.database, line.lane)
+            if state is None:
+                break
             if state.position.seq >= line.last_seq:
                 return Table(state.commits, state.began, state.position)
-            if anyio.current_time() > deadline:
-                break
-            await anyio.sleep(CATCH_UP_PAUSE_S)
+            # an append is noted a moment after it; somebody else's only when one looks
+            await anyio.sleep(CATCH_UP_PAUSE_S * attempt)
+            if attempt > 1 and self._refresh is not None:
+                with contextlib.suppress(NatalogError):
+                    await self._refresh(state)
         table = self._tables.get(line.stream)
         if table is None or table.created_s != line.created_s:
             table = self._tables[line.stream] = Table(Commits(), created_s=line.created_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -19,7 +20,7 @@ from natalog.actors.log import BranchLog, no_log
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, Names, check_name
 from natalog.actors.nats_port import NatsPort
-from natalog.actors.runtime import Actor, Runtime
+from natalog.actors.runtime import Actor, Runtime, as_natalog
 from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.transactor import Transactor, catch_up, fold
 from natalog.core.database import Database
@@ -28,6 +29,11 @@ from natalog.core.errors import LogCorrupt, NatalogError, Unavailable
 log = logging.getLogger("natalog.hub")
 
 CATCH_UP_TIMEOUT_S = 5.0
+REFRESH_TIMEOUT_S = 1.0
+"""A transactor that asks for its own branch gets no answer; it must not wait for long."""
+REST_AFTER_S = 600.0
+"""A branch other than the main one that nobody used for so long gives its actor back."""
+REST_INTERVAL_S = 30.0
 MOVE_PAUSE_S = 0.02
 """Between two looks for the log that a branch was moved to."""
 CORRUPT_REMEMBERED_S = 10.0
@@ -67,6 +73,14 @@ class Follower(Actor):
                 self._metrics.index_datoms.labels(*labels).set(len(self.state.db))
 
 
+@dataclass(slots=True)
+class Opening:
+    """A branch that is being opened, or must not be for the moment."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: NatalogError | None = None
+
+
 class Hub:
     """Opens, finds and closes branches."""
 
@@ -89,15 +103,19 @@ class Hub:
         self._process = process
         self._mailbox_size = mailbox_size
         self._open: dict[tuple[str, str], tuple[BranchState, Actor]] = {}
-        self._opening: dict[tuple[str, str], anyio.Event] = {}
-        self.archive = Archive(port, names, catalog.lines, self.states)
+        self._opening: dict[tuple[str, str], Opening] = {}
+        self._resting: dict[tuple[str, str], BranchState] = {}
+        self._used: dict[tuple[str, str], tuple[float, int]] = {}
+        self.archive = Archive(port, names, catalog.lines, self.states, self._refresh)
         self._corrupt: dict[tuple[str, str], tuple[LogCorrupt, float]] = {}
 
     def opened(self, database: str, branch: str) -> tuple[BranchState, Actor] | None:
         """A branch that is open and well, without waiting."""
         found = self._open.get((database, branch))
-        gone = found is None or found[1].ended or found[0].ended is not None
-        return None if gone else found
+        if found is None or found[1].ended or found[0].ended is not None:
+            return None
+        found[0].used = True
+        return found
 
     def state(self, database: str, branch: str) -> BranchState | None:
         """The state of an open branch."""
@@ -118,23 +136,33 @@ class Hub:
             found = self.opened(database, branch)
             if found is not None:
                 return found
-            busy = self._opening.get(key)
-            if busy is not None:
-                await busy.wait()
-                continue
-            self._open.pop(key, None)
-            done = self._opening[key] = anyio.Event()
-            try:
-                return await self._start(database, branch)
-            except LineEnded as ended:
-                if ended.successor is None:
-                    raise
-            finally:
-                del self._opening[key]
-                done.set()
-            await anyio.sleep(MOVE_PAUSE_S)
+            opening = self._opening.get(key)
+            if opening is None:
+                self._open.pop(key, None)
+                opening = self._opening[key] = Opening()
+                # in a task of its own: who asked first may not wait for as long as it takes
+                self._runtime.tasks.start_soon(self._run_start, key, opening)
+            await opening.done.wait()
+            moved = isinstance(opening.error, LineEnded) and opening.error.successor is not None
+            if opening.error is not None and not moved:
+                raise opening.error
+            if moved:
+                await anyio.sleep(MOVE_PAUSE_S)
 
-    async def _start(self, database: str, branch: str) -> tuple[BranchState, Actor]:
+    async def _run_start(self, key: tuple[str, str], opening: Opening) -> None:
+        opening.error = Unavailable("The service is stopping.")
+        try:
+            await self._start(*key)
+            opening.error = None
+        except Exception as error:
+            opening.error = as_natalog(error)
+            if opening.error is not error:
+                log.exception("%s.%s cannot be opened", *key)
+        finally:
+            del self._opening[key]
+            opening.done.set()
+
+    async def _start(self, database: str, branch: str) -> None:
         check_name(database)
         check_name(branch, "branch")
         lines = self._catalog.lines
@@ -150,7 +178,7 @@ class Hub:
         corrupt = self._corrupt.get((database, branch))
         if corrupt is not None and anyio.current_time() < corrupt[1]:
             raise corrupt[0]
-        state = BranchState(database, branch, line.lane)
+        state = await self._rested(line) or BranchState(database, branch, line.lane)
         if branch == MAIN_BRANCH:  # the others' logs are short: what is needed is read again
             state.wanted = {
                 other.base.commit
@@ -185,7 +213,48 @@ class Hub:
                 self._corrupt[database, branch] = (actor.failure, until)
             raise actor.failure
         self._open[database, branch] = (state, actor)
-        return state, actor
+
+    # --- branches that nobody uses -----------------------------------------------------------
+
+    async def rest(self) -> None:
+        """Stop the actors of branches that nobody has used for a while, for ever.
+
+        Their states are kept: waking one costs what was appended meanwhile.
+        """
+        while True:
+            await anyio.sleep(REST_INTERVAL_S)
+            now = anyio.current_time()
+            for key, (state, actor) in list(self._open.items()):
+                used, seq = self._used.get(key, (now, -1))
+                if state.used or state.position.seq != seq or actor.depth:
+                    state.used = False
+                    self._used[key] = (now, state.position.seq)
+                elif key[1] != MAIN_BRANCH and now - used >= REST_AFTER_S:
+                    await self._put_to_rest(key)
+
+    async def _put_to_rest(self, key: tuple[str, str]) -> None:
+        if key in self._opening:
+            return
+        async with self.frozen(*key):
+            found = self._open.pop(key, None)
+            self._used.pop(key, None)
+            if found is None or found[1].ended or found[0].ended is not None:
+                return
+            await found[1].stop()
+            self._resting[key] = found[0]
+            self._metrics.forget_branch(*key)
+            log.info("%s.%s rests", *key)
+
+    async def _rested(self, line: Line) -> BranchState | None:
+        """The state of a branch that rested, if this is still its log."""
+        state = self._resting.pop((line.database, line.branch), None)
+        if state is None or state.lane != line.lane or state.ended is not None:
+            return None
+        message = await self._port.read(line.stream, seq=1)
+        first = "" if message is None else (message.headers or {}).get("Nats-Msg-Id", "")
+        return state if first.partition(".")[0] == state.first_hash else None
+
+    # --- values ------------------------------------------------------------------------------
 
     async def value(
         self, database: str, branch: str, basis: int | None, timeout_s: float
@@ -215,6 +284,7 @@ class Hub:
                     branch=branch,
                 )
         state, actor = found
+        state.used = True
         behind = basis is not None and state.db.max_tx < basis and state.awaits(basis)
         if behind and isinstance(actor, Transactor):
             # somebody else may have appended: only the log knows
@@ -228,21 +298,28 @@ class Hub:
             raise no_log(database, branch)
         return found
 
+    async def _refresh(self, state: BranchState) -> None:
+        """Bring a transactor up to date with a log that somebody else has appended to."""
+        found = self._open.get((state.database, state.branch))
+        if found is not None and found[0] is state and isinstance(found[1], Transactor):
+            await found[1].ask("catch up", REFRESH_TIMEOUT_S)
+
     @asynccontextmanager
     async def frozen(self, database: str, branch: str) -> AsyncIterator[None]:
         """Meanwhile nobody here opens the branch: its name is on the way."""
         key = (database, branch)
         while (busy := self._opening.get(key)) is not None:
-            await busy.wait()
-        done = self._opening[key] = anyio.Event()
+            await busy.done.wait()
+        opening = self._opening[key] = Opening()
         try:
             yield
         finally:
             del self._opening[key]
-            done.set()
+            opening.done.set()
 
     async def drop(self, database: str, branch: str) -> None:
         """Stop serving a branch whose log has ended."""
+        self._resting.pop((database, branch), None)
         found = self._open.pop((database, branch), None)
         if found is not None:
             await found[1].stop()
@@ -256,6 +333,8 @@ class Hub:
                 state.fail(no_log(*key))
                 await actor.stop()
                 self._metrics.forget_branch(*key)
+        for key in [key for key in self._resting if key[0] == database]:
+            del self._resting[key]
         self.archive.forget(database)
 
     async def check(self, database: str, branch: str = "") -> None:
@@ -281,6 +360,7 @@ class Hub:
 
         What cannot be opened is logged.
         """
+        self._runtime.spawn_task(self.rest, "resting branches")
         wanted: list[tuple[str, str]] = []
         for entry in await self._catalog.databases():
             if self._process is not None:

@@ -317,7 +317,7 @@ class Service:
         try:
             await self.hub.open(database, branch)
         except (BranchNotFound, DatabaseNotFound, InvalidName) as error:
-            if reply:
+            if reply and not await self.port.stream_names(self.names.ingest(database, branch)):
                 said = {"error": {"code": 404, "description": error.message}}
                 await self.port.publish(reply, json.dumps(said).encode())
         except NatalogError as error:

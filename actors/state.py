@@ -151,7 +151,7 @@ class BranchState:
 
     ``base``: the value that a log begins with when it does not begin with nothing; to be set
     before the first block is folded.  ``wanted``: commits at which branches begin; their values
-    are kept in ``forks`` when they pass by.
+    are kept in ``forks`` when they pass by.  ``used``: whether somebody asked for it lately.
     """
 
     def __init__(self, database: str, branch: str, lane: int = 0) -> None:
@@ -163,6 +163,7 @@ class BranchState:
         self.wanted: set[UUID] = set()
         self.forks: dict[UUID, Database] = {}
         self.ended: LineEnded | None = None
+        self.used = True
         self.db: Database = Database.empty(DatabaseConfig())
         self.position = Position()
         self.created_ms: int | None = None

@@ -541,3 +541,68 @@ async def test_a_hundred_branches_of_one_database_work(service_config: Config) -
         port: NatsPort = service.port
         found = await port.streams("natalog.people.*.log")
         assert max(stream["state"]["bytes"] for stream in found) < 4096
+
+
+async def test_a_branch_that_nobody_uses_rests_and_wakes(
+    service_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from natalog.actors import hub
+
+    monkeypatch.setattr(hub, "REST_AFTER_S", 0.05)
+    monkeypatch.setattr(hub, "REST_INTERVAL_S", 0.02)
+    async with running(service_config()) as service, natalog.connect(service.url) as client:
+        await client.create_database("people", **READ)
+        conn = client.database("people")
+        await conn.branch("draft")
+        draft = client.database("people", "draft")
+        sent = 0
+        for turn in range(4):
+            for _ in range(5):
+                sent += 1
+                await draft.transact([{"n": sent}], id=f"n{sent}")
+            if turn % 2:
+                sent += 1
+                await draft.publish([{"n": sent}])
+                with anyio.fail_after(5):
+                    while sent not in await numbers(draft):
+                        await asyncio.sleep(0.01)
+            with anyio.fail_after(10):
+                while ("people", "draft") not in service.hub._resting:
+                    await asyncio.sleep(0.02)
+            names = {actor.name for actor in service.runtime.actors()}
+            assert names >= {"transactor:people.db"} and "transactor:people.draft" not in names
+        assert await numbers(draft) == set(range(1, sent + 1))
+        again = await draft.transact([{"n": 1}], id="n1")
+        assert again.repeated
+        await conn.delete_branch("draft")
+        await conn.branch("draft")
+        assert await numbers(client.database("people", "draft")) == set()
+        await asyncio.sleep(0.2)
+        await client.delete_database("people")
+        await client.create_database("people", **READ)
+        await client.database("people").branch("draft")
+        assert await numbers(client.database("people", "draft")) == set()
+
+
+async def test_a_slow_opening_goes_on_when_its_first_asker_gives_up(
+    service_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from natalog.actors.archive import Archive
+
+    begin = Archive.begin
+
+    async def slow(self: Archive, *arguments: Any) -> None:
+        await asyncio.sleep(0.6)
+        await begin(self, *arguments)
+
+    async with running(service_config()) as service, natalog.connect(service.url) as client:
+        await client.create_database("people", **READ)
+        conn = client.database("people")
+        await conn.branch("draft")
+        monkeypatch.setattr(Archive, "begin", slow)
+        draft = client.database("people", "draft")
+        for _ in range(2):
+            with pytest.raises(natalog.NatalogError):
+                await draft.info(timeout=0.1)
+        await asyncio.sleep(0.8)
+        assert (await draft.info(timeout=0.5))["lane"] == 1
