@@ -74,7 +74,7 @@ class NatalogError(Exception):
         super().__init_subclass__(**kwargs)
         if "code" not in cls.__dict__:
             cls.code = cls.__name__
-        _CLASSES[cls.code] = cls
+        _CLASSES.setdefault(cls.code, cls)  # a kind of its own inside keeps the code of its parent
 
     def to_wire(self) -> dict[str, Any]:
         """``{code, error, message, data}``: the body of an error reply."""
