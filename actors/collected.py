@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import anyio
+
 from natalog.actors.names import Names
 from natalog.actors.nats_port import JetStreamError, NatsPort
 from natalog.core.codec import pack, unpack
@@ -19,6 +21,8 @@ from natalog.core.errors import LogCorrupt, NatalogError, Unavailable
 
 VERSION: Final = 1
 KEPT_MESSAGES: Final = 16
+READ_ATTEMPTS: Final = 8
+READ_PAUSE_S: Final = 0.01
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -60,14 +64,18 @@ def ranges_of(spots: Iterable[int]) -> Ranges:
 
 async def read_collected(port: NatsPort, names: Names, database: str) -> Collected:
     """The last collection; one that swept nothing where there was none."""
-    try:
-        message = await port.read(
-            names.collected_stream(database), last_by_subject=names.collected(database)
-        )
-    except (Unavailable, JetStreamError):
-        if await port.stream_info(names.collected_stream(database)) is not None:
-            raise
-        return Collected()
+    stream = names.collected_stream(database)
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            message = await port.read(stream, last_by_subject=names.collected(database))
+            break
+        except (Unavailable, JetStreamError):
+            # a stream that was just made does not answer at once
+            if await port.stream_info(stream) is None:
+                return Collected()
+            if attempt + 1 == READ_ATTEMPTS:
+                raise
+            await anyio.sleep(READ_PAUSE_S * attempt)
     if message is None:
         return Collected()
     try:
