@@ -154,14 +154,19 @@ class _Merge:
         self.plan = MergePlan()
         self.retracts: list[Any] = []
         self.adds: list[tuple[int, Keyword, Any]] = []
+        self.known: dict[int, int] = {}
+        self.theirs_of: dict[int, int] = {}
+        declared = {attribute.ident: attribute for attribute in theirs.schema.attributes()}
+        identities = {a for a, found in declared.items() if found.unique == "identity"}
+        self.identities = sorted(identities | {IDENT}, key=lambda attr: attr.sort)
 
     def run(self) -> MergePlan:
         their_diff = diff(self.base, self.theirs)
         our_diff = diff(self.base, self.ours)
-        changed = _places(their_diff.added, their_diff.removed)
-        self._unify(their_diff.added)
+        places = sorted(_places(their_diff.added, their_diff.removed), key=_in_order)
+        changed = {(self._entity(e), attr) for e, attr in places}
         self._check_schema(changed)
-        for place in sorted(changed, key=lambda p: (p[0], p[1].sort)):
+        for place in sorted(changed, key=_in_order):
             self._merge_place(place)
         self._check_references(our_diff.added)
         self.plan.tx_data = [*self.retracts, *self._additions()]
@@ -171,20 +176,43 @@ class _Merge:
 
     # --- entities ----------------------------------------------------------------------------
 
-    def _unify(self, added: list[Datom]) -> None:
-        """Map their new entities to ours where both were created under one identity."""
-        for datom in added:
-            declared = self.theirs.schema.get(datom.a)
-            if datom.e >= TX_BASE or declared is None or declared.unique != "identity":
-                continue
-            if self.base.has_entity(datom.e) or datom.e in self.plan.unified:
-                continue
-            holders = self.ours.holders(datom.a, datom.v)
-            if holders and holders[0] != datom.e and not self.base.has_entity(holders[0]):
-                self.plan.unified[datom.e] = holders[0]
-
     def _entity(self, e: int) -> int:
-        return self.plan.unified.get(e, e)
+        """What ours calls an entity of theirs or of the base.
+
+        Branches that created one under the same identity go on to have two ids for it, in every
+        merge to come.
+        """
+        found = self.known.get(e)
+        if found is None:
+            found = self.known[e] = self._identified(e)
+            if found != e:
+                self.plan.unified[e] = found
+                self.theirs_of[found] = e
+        return found
+
+    def _identified(self, e: int) -> int:
+        if e >= TX_BASE or self.ours.has_entity(e):
+            return e
+        for attr in self.identities:
+            for value in (*self.base.values(e, attr), *self.theirs.values(e, attr)):
+                if isinstance(value, tuple) and None in value:
+                    continue  # a composite tuple that lacks parts names nobody
+                for holder in self.ours.holders(attr, value):
+                    if not self.theirs.has_entity(holder) and holder not in self.theirs_of:
+                        return holder
+        return e
+
+    def _base_values(self, e: int, attr: Keyword) -> dict[Any, Any]:
+        """What the base had of an entity of ours, as ours would say it."""
+        other = self.theirs_of.get(e)
+        if other is not None and not self.base.has_entity(e):
+            e = other
+        return _keyed(self._value(attr, value) for value in self.base.values(e, attr))
+
+    def _their_values(self, e: int, attr: Keyword) -> dict[Any, Any]:
+        """What they have of an entity of ours, as ours would say it."""
+        values = self.theirs.values(self.theirs_of.get(e, e), attr)
+        return _keyed(self._value(attr, value) for value in values)
 
     def _value(self, attr: Keyword, value: Any) -> Any:
         """A value of theirs as ours: references follow unified entities."""
@@ -211,12 +239,13 @@ class _Merge:
     # --- places ------------------------------------------------------------------------------
 
     def _merge_place(self, place: Place) -> None:
-        e, attr = place
-        target = self._entity(e)
-        base = _keyed(self.base.values(e, attr))
-        theirs = _keyed(self._value(attr, value) for value in self.theirs.values(e, attr))
+        target, attr = place
+        base, theirs = self._base_values(target, attr), self._their_values(target, attr)
         ours = _keyed(self.ours.values(target, attr))
-        if ours.keys() == theirs.keys():
+        if ours.keys() == theirs.keys() or base.keys() == theirs.keys():
+            return
+        if self._is_composite(attr):
+            self._check_composite(target, attr, theirs)
             return
         if self._is_many(attr):
             gone = [base[key] for key in base if key not in theirs and key in ours]
@@ -236,6 +265,17 @@ class _Merge:
     def _is_many(self, attr: Keyword) -> bool:
         declared = self.ours.schema.get(attr) or self.theirs.schema.get(attr)
         return declared is not None and declared.many
+
+    def _is_composite(self, attr: Keyword) -> bool:
+        declared = self.ours.schema.get(attr) or self.theirs.schema.get(attr)
+        return declared is not None and declared.tuple_attrs is not None
+
+    def _check_composite(self, e: int, attr: Keyword, theirs: dict[Any, Any]) -> None:
+        """A composite tuple follows its parts, so nobody can decide about it alone."""
+        for value in theirs.values():
+            holders = self._takers(e, attr, value)
+            if holders:
+                self._report_clash(e, attr, value, holders[0])
 
     def _conflict(self, conflict: Conflict, ours: list[Any], theirs: list[Any]) -> None:
         """Decide a conflict by resolution or policy, or list it."""
@@ -273,18 +313,7 @@ class _Merge:
 
     def _clashes(self, e: int, attr: Keyword, value: Any) -> bool:
         """Whether a unique value is taken by another entity of ours that keeps it."""
-        declared = self.ours.schema.get(attr) or self.theirs.schema.get(attr)
-        if declared is None or declared.unique is None:
-            return False
-        holders = [holder for holder in self.ours.holders(attr, value) if holder != e]
-        # they may have taken it from that entity themselves, which they then did not keep
-        key = value_key(value)
-        holders = [
-            holder
-            for holder in holders
-            if key not in _keyed(self.base.values(holder, attr))
-            or key in _keyed(self.theirs.values(holder, attr))
-        ]
+        holders = self._takers(e, attr, value)
         if not holders:
             return False
         take = self._taken(e, attr)
@@ -292,22 +321,33 @@ class _Merge:
             self.retracts.append([RETRACT, holders[0], attr, value])
             return False
         if take == "fail":
-            self.plan.conflicts.append(
-                Conflict(
-                    "unique",
-                    e,
-                    attr,
-                    self.base.values(e, attr),
-                    self.ours.values(e, attr),
-                    [value],
-                    holders[0],
-                )
-            )
+            self._report_clash(e, attr, value, holders[0])
         return True
+
+    def _takers(self, e: int, attr: Keyword, value: Any) -> list[int]:
+        """The other entities of ours that hold a unique value and keep it."""
+        declared = self.ours.schema.get(attr) or self.theirs.schema.get(attr)
+        if declared is None or declared.unique is None:
+            return []
+        # they may have taken it from that entity themselves, which they then did not keep
+        key = value_key(value)
+        return [
+            holder
+            for holder in self.ours.holders(attr, value)
+            if holder != e
+            and (
+                key not in self._base_values(holder, attr)
+                or key in self._their_values(holder, attr)
+            )
+        ]
+
+    def _report_clash(self, e: int, attr: Keyword, value: Any, holder: int) -> None:
+        base, ours = _sorted(self._base_values(e, attr)), self.ours.values(e, attr)
+        self.plan.conflicts.append(Conflict("unique", e, attr, base, ours, [value], holder))
 
     def _check_references(self, our_added: list[Datom]) -> None:
         """No reference may end up pointing to an entity that the other side removed."""
-        removed_by_us = self._removed(self.ours)
+        removed_by_us = _Removed(self.base, self.ours, {})
         kept: list[tuple[int, Keyword, Any]] = []
         for e, attr, value in self.adds:
             if self._is_ref(attr) and value in removed_by_us and not self._revived(value):
@@ -318,7 +358,7 @@ class _Merge:
                     continue
             kept.append((e, attr, value))
         self.adds = kept
-        removed_by_them = self._removed(self.theirs)
+        removed_by_them = _Removed(self.base, self.theirs, self.theirs_of)
         for datom in our_added:
             if datom.e < TX_BASE and self._is_ref(datom.a) and datom.v in removed_by_them:
                 take = self._taken(datom.e, datom.a)
@@ -328,9 +368,6 @@ class _Merge:
                     )
                 elif take != "ours":
                     self.retracts.append([RETRACT, datom.e, datom.a, datom.v])
-
-    def _removed(self, side: Database) -> _Removed:
-        return _Removed(self.base, side)
 
     def _revived(self, e: int) -> bool:
         return any(added[0] == e for added in self.adds)
@@ -357,10 +394,13 @@ class _Merge:
 
 
 class _Removed:
-    """The entities that the base has and a side has not: asked one by one, each once."""
+    """The entities that the base has and a side has not: asked one by one, each once.
 
-    def __init__(self, base: Database, side: Database) -> None:
-        self._base, self._side = base, side
+    ``moved``: those that the side has under another id.
+    """
+
+    def __init__(self, base: Database, side: Database, moved: Mapping[int, int]) -> None:
+        self._base, self._side, self._moved = base, side, moved
         self._known: dict[Any, bool] = {}
 
     def __contains__(self, e: object) -> bool:
@@ -368,13 +408,18 @@ class _Removed:
             return False
         found = self._known.get(e)
         if found is None:
-            found = self._base.has_entity(e) and not self._side.has_entity(e)
+            gone = self._base.has_entity(e) and not self._side.has_entity(e)
+            found = gone and e not in self._moved
             self._known[e] = found
         return found
 
 
 def _places(*lists: list[Datom]) -> set[Place]:
     return {(datom.e, datom.a) for found in lists for datom in found if datom.e < TX_BASE}
+
+
+def _in_order(place: Place) -> tuple[int, Any]:
+    return place[0], place[1].sort
 
 
 def _keyed(values: Iterable[Any]) -> dict[Any, Any]:

@@ -212,6 +212,60 @@ def test_one_identity_made_on_both_sides_is_one_entity(made: Branches) -> None:
     }
 
 
+def test_an_entity_that_two_branches_made_stays_one_in_every_merge(made: Branches) -> None:
+    db, foo = made.fork()
+    ours = db.transact([{"db/id": "bo", "name": "Bo", "age": 5}]).tempids["bo"]
+    theirs = foo.transact([{"db/id": "bo", "name": "Bo", "age": 5}]).tempids["bo"]
+    assert ours != theirs
+    db.merge("foo")
+    foo.transact([{"name": "Bo", "age": 6}, {"name": "Cy", "friend": ["name", "Bo"]}])
+    assert db.merge("foo").unified == {theirs: ours}
+    assert people(db) == {("Al", 1), ("Bo", 6)}
+    friend = '[:find ?f . :where [?e :name "Cy"] [?e :friend ?f]]'
+    assert db.db().q(friend) == ours
+    db.transact([{"name": "Bo", "age": 7}])
+    foo.transact([{"name": "Bo", "tag": [kw("x")]}])
+    foo.merge("db")
+    assert people(foo) == {("Al", 1), ("Bo", 7)}
+    assert foo.db().q(friend) == theirs, "each branch keeps its own id"
+    db.transact([{"name": "Bo", "age": 8}])
+    foo.transact([{"name": "Bo", "age": 9}])
+    with pytest.raises(MergeConflict) as caught:
+        db.merge("foo")
+    (conflict,) = caught.value.data["conflicts"]
+    assert (conflict["entity"], conflict["base"]) == (ours, [7])
+    db.merge("foo", policy="theirs")
+    foo.transact([["db/retractEntity", ["name", "Bo"]]])
+    db.merge("foo")
+    assert people(db) == people(foo) == {("Al", 1)}
+    assert db.db().q(friend) is None
+    for conn in (db, foo):
+        named = conn.db().q("[:find [?n ...] :where [_ :name ?n]]")
+        assert sorted(named) == ["Al", "Cy"]
+
+
+def test_composite_tuples_follow_their_parts(made: Branches) -> None:
+    made.conn("db").transact(
+        [
+            {
+                "db/ident": kw("name+age"),
+                "db/valueType": kw("db.type/tuple"),
+                "db/tupleAttrs": [kw("name"), kw("age")],
+                "db/cardinality": kw("db.cardinality/one"),
+                "db/unique": kw("db.unique/value"),
+            },
+            {"name": "Bo", "age": 5},
+        ]
+    )
+    db, foo = made.fork()
+    db.transact([{"name": "Bo", "age": 6}])
+    foo.transact([["db/add", ["name", "Bo"], "name", "Bob"], {"name": "Cy", "age": 1}])
+    db.merge("foo")
+    assert db.db().q("[:find [?t ...] :where [_ :name+age ?t]]").count(("Bob", 6)) == 1
+    foo.merge("db")
+    assert people(db) == people(foo) == {("Al", 1), ("Bob", 6), ("Cy", 1)}
+
+
 def test_a_unique_value_taken_on_both_sides_names_its_holder(made: Branches) -> None:
     db, foo = made.fork()
     holder = db.transact([{"db/id": "x", "name": "X", "phone": "1"}]).tempids["x"]
