@@ -94,6 +94,7 @@ class Merger:
             await request.refuse(told(error))
 
     async def _serve(self, request: Request, branch: str) -> None:
+        await self._hub.open(request.database, branch)  # what does not exist is said first
         wish = read_planned_merge(request.body())
         if wish.dry_run:
             state, _ = await self._hub.open(request.database, branch)
