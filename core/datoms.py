@@ -36,7 +36,7 @@ def seek_datoms(
     db: Database, index: str, components: Sequence[Any] = (), limit: int | None = None
 ) -> list[Datom]:
     """See `Database.seek_datoms`."""
-    name, parts = _prepare(db, index, components, missing_is_error=True)
+    name, parts = _prepare(db, index, components)
     low = _position_key(name, parts)
     run = _run(db, name, parts)
     return _limited((d for d in run if _key(name, d)[: len(low)] >= low), limit)
@@ -46,7 +46,7 @@ def rseek_datoms(
     db: Database, index: str, components: Sequence[Any] = (), limit: int | None = None
 ) -> list[Datom]:
     """See `Database.rseek_datoms`."""
-    name, parts = _prepare(db, index, components, missing_is_error=True)
+    name, parts = _prepare(db, index, components)
     high = _position_key(name, parts)
     found = [d for d in _run(db, name, ()) if _key(name, d)[: len(high)] <= high]
     found.reverse()
@@ -84,9 +84,7 @@ def _limited(found: Iterable[Datom], limit: int | None) -> list[Datom]:
 # --- components ----------------------------------------------------------------------------------
 
 
-def _prepare(
-    db: Database, index: str, components: Sequence[Any], *, missing_is_error: bool = False
-) -> tuple[str, tuple[Any, ...]]:
+def _prepare(db: Database, index: str, components: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     """The index name and the components in its order, ids and attributes resolved."""
     name = str(index).lstrip(":").lower()
     if name not in _INDEXES:

@@ -49,8 +49,6 @@ QUERY_ROWS_MAX = 10_000_000
 """Rows of an intermediate or final result."""
 QUERY_TIMEOUT_S = 30.0
 """Deadline of a query that names none."""
-RULE_DEPTH_MAX = 400
-"""Nesting of rule bodies and nested clauses."""
 PARSED_QUERIES_MAX = 1_024
 """Parsed queries and pull patterns that are kept, each."""
 CLAUSE_NESTING_MAX = 64

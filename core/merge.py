@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from natalog.core.database import Database
 from natalog.core.diff import diff
@@ -20,7 +20,6 @@ from natalog.core.schema import IDENT
 from natalog.core.transact import process
 from natalog.core.values import Datom, Keyword, sorted_values, value_key
 
-Policy = Literal["fail", "ours", "theirs"]
 POLICIES: Final = ("fail", "ours", "theirs")
 
 ADD: Final = Keyword("db/add")

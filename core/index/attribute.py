@@ -26,6 +26,15 @@ class AttributeIndex(NamedTuple):
         avet = RowTree.from_rows(self.aevt.flat()[[1, 0, 2, 3]]) if indexed else None
         return AttributeIndex(self.kind, self.aevt, avet)
 
+    def forget(self, shared: AttributeIndex | None) -> None:
+        """Give up what scans kept, but for the tables that ``shared`` has too."""
+        for mine, others in (
+            (self.aevt, shared and shared.aevt),
+            (self.avet, shared and shared.avet),
+        ):
+            if mine is not None and mine is not others:
+                mine.forget()
+
     def _check(self) -> None:
         """Raise AssertionError unless both orders hold the same facts."""
         self.aevt._check()

@@ -8,7 +8,7 @@ code of the database's `ValuePool`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -143,6 +143,3 @@ def decode(column: Ints, kind: Kind, pool: ValuePool) -> list[Any]:
 def order_of(column: Ints, kind: Kind, pool: ValuePool) -> Ints:
     """Numbers that order like the values of a column do."""
     return pool.ranks(column) if kind == "code" else column
-
-
-Decoder = Callable[[Ints], list[Any]]

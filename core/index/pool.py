@@ -68,11 +68,6 @@ class ValuePool:
         """The code of ``value``, or -1 when no fact ever had it."""
         return self._codes.get(value_key(value), -1)
 
-    def find_many(self, values: Iterable[Any]) -> Ints:
-        """Codes of several values, -1 where there is none."""
-        get = self._codes.get
-        return np.array([get(value_key(value), -1) for value in values], dtype=np.int64)
-
     def value(self, code: int) -> Any:
         """The value of a code."""
         return self._values[code]

@@ -90,6 +90,10 @@ class RowTree:
             self._current = found
         return found
 
+    def forget(self) -> None:
+        """Give up what whole-table scans kept; the next one makes it again."""
+        self._flat = self._current = None
+
     def distinct_first(self) -> int:
         """How many distinct values the first column has; kept."""
         found = self._distinct

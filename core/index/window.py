@@ -42,10 +42,6 @@ class Window:
     def is_current(self) -> bool:
         return self is CURRENT or self == CURRENT
 
-    @property
-    def is_bounded_above(self) -> bool:
-        return self.until_tx is not None or self.until_ms is not None
-
     def until(self, *, tx: int | None = None, ms: int | None = None) -> Window:
         """The narrower of this window and one that ends at ``tx`` or ``ms``."""
         if tx is not None:

@@ -7,7 +7,7 @@ join by comparing entries once they speak the same encoding (`aligned`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -216,8 +216,3 @@ def may_be_refs(column: Column) -> bool:
         return False
     distinct = column.take(first_of_each(column.data)).values()
     return any(isinstance(value, (tuple, Keyword)) for value in distinct)
-
-
-def values_of(columns: Iterable[Column]) -> list[tuple[Any, ...]]:
-    """Rows of Python values."""
-    return list(zip(*(column.values() for column in columns), strict=True))

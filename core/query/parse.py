@@ -201,8 +201,3 @@ def _check_sources(query: Query) -> None:
             f"The query reads from sources that :in does not name: {' '.join(unknown)}",
             sources=unknown,
         )
-
-
-def query_text(form: Any) -> str:
-    """The text of a query for logs: as written, or printed as EDN."""
-    return form if isinstance(form, str) else pr_str(form)

@@ -11,7 +11,7 @@ from natalog.core.errors import RuleParse
 from natalog.core.forms import FrozenForm, freeze, is_plain_symbol, is_sequence
 from natalog.core.limits import PARSED_QUERIES_MAX
 from natalog.core.printing import pr_str
-from natalog.core.query.ast import Clause, Not, Or, Rule, RuleCall, Rules, Var
+from natalog.core.query.ast import Clause, Not, Or, Rule, RuleCall, Rules
 from natalog.core.query.parse_where import (
     NAMED_CLAUSES,
     parse_clauses,
@@ -170,8 +170,3 @@ def _reaches(edges: dict[str, set[str]], start: str, goal: str) -> bool:
             seen.add(name)
             pending.extend(edges.get(name, ()))
     return False
-
-
-def rule_vars(rule: Rule) -> tuple[Var, ...]:
-    """Every variable that a body mentions, parameters first, each once."""
-    return tuple(dict.fromkeys((*rule.params, *visible_vars(rule.clauses))))
