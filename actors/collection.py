@@ -69,48 +69,31 @@ class Collector:
         lines = await self._catalog.lines.all(database)
         if not any(line.lane == 0 and line.last_seq for line in lines):
             raise DatabaseNotFound(f"There is no database {database}.", database=database)
-        entry = await self._catalog.get(database)
-        graphed = entry is None or entry.config.commit_graph
         if before_ms is None and all(line.phase == "live" for line in lines):
             return Swept()  # every commit has its head
-        collected = await self._archive.collected(database)
-        tables = await self._archive.tables(line for line in lines if line.last_seq)
-        heads = [
-            _head(tables[line.lane])
-            for line in lines
-            if line.lane in tables
-            and (line.phase == "live" or (line.phase == "prepared" and _young(line)))
-        ]
-        graph = CommitGraph(
-            {lane: table.commits for lane, table in tables.items()},
-            collected,
-            {line.lane: line.branch for line in lines},
-        )
-        if graphed:
-            kept = await to_thread.run_sync(kept_commits, graph, heads, before_ms)
-        else:
-            kept = set(heads)
-        sweep = await to_thread.run_sync(_sweep, tables, kept, collected)
-        doomed = _doomed(lines, tables, sweep.ranges)
+        before = await self._archive.collected(database)
+        sweep, doomed = await self._look(database, lines, before, before_ms)
+        written = before
+        settled = dry_run or not (sweep.count or doomed)
+        while not settled:
+            highest = max([before.lanes, *(line.lane for line in lines)])
+            after = Collected(written.epoch, highest, sweep.ranges)
+            await write_collected(self._port, self._names, database, after, replicas=self._replicas)
+            written = await self._archive.collected(database)
+            # A branch that was made meanwhile has put its log there before it looked for its
+            # base: whoever comes later sees the sweep, whoever came earlier is seen here.
+            lines = await self._catalog.lines.all(database)
+            sweep, doomed = await self._look(database, lines, before, before_ms)
+            settled = sweep.ranges == written.swept
+        if not dry_run:
+            for line in doomed:
+                await self._catalog.lines.remove(line)
         found = Swept(
             removed=sweep.count,
             commits=sweep.newest,
             streams=[line.stream for line in doomed],
             bytes=sum(line.bytes for line in doomed),
         )
-        if dry_run:
-            return found
-        if sweep.count or doomed:
-            highest = max([collected.lanes, *(line.lane for line in lines)])
-            after = Collected(collected.epoch, highest, sweep.ranges)
-            await write_collected(self._port, self._names, database, after, replicas=self._replicas)
-        if doomed:
-            # a branch may have been made in between: what it begins in stays
-            now = await self._catalog.lines.all(database)
-            still = {line.lane for line in _doomed(now, tables, sweep.ranges)}
-            for line in doomed:
-                if line.lane in still:
-                    await self._catalog.lines.remove(line)
         log.info(
             "collected %s: %d commits, %d logs, %d bytes",
             database,
@@ -119,6 +102,31 @@ class Collector:
             found.bytes,
         )
         return found
+
+    async def _look(
+        self, database: str, lines: list[Line], before: Collected, before_ms: int | None
+    ) -> tuple[_Sweep, list[Line]]:
+        """What a collection would sweep after ``before``, and the logs that would go with it."""
+        tables = await self._archive.tables(line for line in lines if line.last_seq)
+        heads = []
+        for line in lines:
+            lives = line.phase == "live" or (line.phase == "prepared" and _young(line))
+            if lives and line.lane in tables:
+                heads.append(_head(tables[line.lane]))
+            elif lives and line.base is not None:
+                heads.append(line.base.commit)  # a branch that is being made
+        entry = await self._catalog.get(database)
+        if entry is None or entry.config.commit_graph:
+            graph = CommitGraph(
+                {lane: table.commits for lane, table in tables.items()},
+                before,
+                {line.lane: line.branch for line in lines},
+            )
+            kept = await to_thread.run_sync(kept_commits, graph, heads, before_ms)
+        else:
+            kept = set(heads)
+        sweep = await to_thread.run_sync(_sweep, tables, kept, before)
+        return sweep, _doomed(lines, tables, sweep.ranges)
 
 
 @dataclass(frozen=True, slots=True)
