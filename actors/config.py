@@ -22,7 +22,8 @@ class ServiceConfig:
     ``nats``: URL of a server that runs elsewhere; None starts a child server with its data under
     ``data``, listening on ``listen``.  ``role``: which actors run.  ``query_workers``: threads
     that answer reads.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
-    streams, on a cluster.  ``options``: for nats-py (credentials, TLS).
+    streams, on a cluster.  ``branch_idle_s``: a branch other than the main one that nobody used for
+    so long gives its actor back.  ``options``: for nats-py (credentials, TLS).
     """
 
     nats: str | None = None
@@ -38,6 +39,7 @@ class ServiceConfig:
     replicas: int = 1
     mailbox_messages: int = MAILBOX_MESSAGES_MAX
     gc_interval_s: float = 3600.0
+    branch_idle_s: float = 300.0
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -53,12 +55,10 @@ class ServiceConfig:
             port,
             "a port from 0 to 65535",
         )
-        _require(
-            isinstance(self.gc_interval_s, (int, float)) and self.gc_interval_s > 0,
-            "gc_interval_s",
-            self.gc_interval_s,
-            "a number of seconds",
-        )
+        for name in ("gc_interval_s", "branch_idle_s"):
+            value = getattr(self, name)
+            seconds = isinstance(value, (int, float)) and value > 0
+            _require(seconds, name, value, "a number of seconds")
         Names(self.prefix)
         self.address()
 

@@ -31,9 +31,8 @@ log = logging.getLogger("natalog.hub")
 CATCH_UP_TIMEOUT_S = 5.0
 REFRESH_TIMEOUT_S = 1.0
 """A transactor that asks for its own branch gets no answer; it must not wait for long."""
-REST_AFTER_S = 600.0
-"""A branch other than the main one that nobody used for so long gives its actor back."""
-REST_INTERVAL_S = 30.0
+REST_INTERVAL_MAX_S = 30.0
+"""Between two looks for branches that nobody uses."""
 MOVE_PAUSE_S = 0.02
 """Between two looks for the log that a branch was moved to."""
 CORRUPT_REMEMBERED_S = 10.0
@@ -94,9 +93,11 @@ class Hub:
         process: Process | None,
         *,
         mailbox_size: int,
+        branch_idle_s: float,
     ) -> None:
         self._port = port
         self._names = names
+        self._idle_s = branch_idle_s
         self._catalog = catalog
         self._runtime = runtime
         self._metrics = metrics
@@ -217,19 +218,21 @@ class Hub:
     # --- branches that nobody uses -----------------------------------------------------------
 
     async def rest(self) -> None:
-        """Stop the actors of branches that nobody has used for a while, for ever.
+        """Stop the actors of branches that nobody has used for a while, again and again.
 
-        Their states are kept: waking one costs what was appended meanwhile.
+        The main branch stays, and so does one that somebody waits for.  The states of the others
+        are kept: waking one costs what was appended meanwhile.
         """
         while True:
-            await anyio.sleep(REST_INTERVAL_S)
+            await anyio.sleep(min(REST_INTERVAL_MAX_S, self._idle_s / 4))
             now = anyio.current_time()
             for key, (state, actor) in list(self._open.items()):
                 used, seq = self._used.get(key, (now, -1))
-                if state.used or state.position.seq != seq or actor.depth:
+                busy = actor.busy or actor.depth or state.waiting
+                if state.used or busy or state.position.seq != seq:
                     state.used = False
                     self._used[key] = (now, state.position.seq)
-                elif key[1] != MAIN_BRANCH and now - used >= REST_AFTER_S:
+                elif key[1] != MAIN_BRANCH and now - used >= self._idle_s:
                     await self._put_to_rest(key)
 
     async def _put_to_rest(self, key: tuple[str, str]) -> None:
@@ -241,6 +244,8 @@ class Hub:
             if found is None or found[1].ended or found[0].ended is not None:
                 return
             await found[1].stop()
+            main = self._open.get((key[0], MAIN_BRANCH))
+            found[0].rest(found[0].db if main is None else main[0].db)
             self._resting[key] = found[0]
             self._metrics.forget_branch(*key)
             log.info("%s.%s rests", *key)
@@ -363,6 +368,7 @@ class Hub:
         self._runtime.spawn_task(self.rest, "resting branches")
         wanted: list[tuple[str, str]] = []
         for entry in await self._catalog.databases():
+            self._metrics.branches.labels(entry.name).set(len(entry.branches))
             if self._process is not None:
                 await self._catalog.lines.settle(entry.name)
             wanted.append((entry.name, MAIN_BRANCH))

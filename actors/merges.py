@@ -196,7 +196,10 @@ class Merger:
         theirs = await self._archive.value(database, other)
 
         def work() -> MergePlan:
-            return plan_merge(base, ours, theirs, wish.policy, wish.resolutions)
+            found = plan_merge(base, ours, theirs, wish.policy, wish.resolutions)
+            if base is not theirs:
+                base.forget(ours)  # it was read as a whole, and nobody asks for that again
+            return found
 
         return Plan(ours, other, bases, await to_thread.run_sync(work))
 

@@ -5,6 +5,7 @@ Each service has a registry of its own, so that several can live in one process.
 
 from __future__ import annotations
 
+import contextlib
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -140,6 +141,11 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)
+
+    def forget_database(self, database: str) -> None:
+        """Drop the gauges of a database that is gone."""
+        with contextlib.suppress(KeyError):
+            self.branches.remove(database)
 
     def forget_branch(self, database: str, branch: str) -> None:
         """Drop the gauges of a branch that is gone."""

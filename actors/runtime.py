@@ -88,6 +88,7 @@ class Actor:
 
     An exception from `on_message` fails that message with `Internal`, calls `on_failure` and
     starts the actor again (`on_stop`, back-off, `on_start`); the messages behind it wait.
+    ``busy``: a message is being handled.
     """
 
     name: str = "actor"
@@ -101,6 +102,7 @@ class Actor:
         self._ready = anyio.Event()
         self._scope = anyio.CancelScope()
         self.restarts = 0
+        self.busy = False
         self.failure: NatalogError | None = None
 
     # --- hooks -------------------------------------------------------------------------------
@@ -223,6 +225,7 @@ class Actor:
                 message = await self._receive.receive()
                 if isinstance(message, Stop):
                     return True
+                self.busy = True
                 try:
                     await self.on_message(message)
                 except Exception as error:
@@ -231,6 +234,8 @@ class Actor:
                 except BaseException:
                     fail(message, self._gone())
                     raise
+                finally:
+                    self.busy = False
         finally:
             with anyio.CancelScope(shield=True):
                 await self.on_stop()

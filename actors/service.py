@@ -52,6 +52,8 @@ from natalog.core.transact import Conflict, process, schema_conflicts
 log = logging.getLogger("natalog.service")
 
 METRICS_INTERVAL_S = 5.0
+COUNT_AFTER_S = 0.2
+"""After a change of its branches a database has the time for more before they are counted."""
 
 Clock = Callable[[], int]
 Take = Callable[[Request], None]
@@ -83,6 +85,7 @@ class Service:
         self._subscriptions: list[Any] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._opening: dict[tuple[str, str], int] = {}
+        self._counting: set[str] = set()
         self._ready = False
         query_functions, transact_functions = registered()
 
@@ -106,6 +109,7 @@ class Service:
             self.metrics,
             self._process,
             mailbox_size=config.mailbox_messages,
+            branch_idle_s=config.branch_idle_s,
         )
         self.views = Views(self.hub, transact)
         self.query = QueryActor(
@@ -295,8 +299,22 @@ class Service:
 
     def _on_changed(self, message: Message) -> None:
         event, database, *branch = message.data.decode("utf-8", "replace").split(" ")
+        if database not in self._counting:
+            self._counting.add(database)
+            self._spawn(self._count_branches(database))
         if event in ("deleted", "changed"):
             self._spawn(self._check(database, *branch[:1]))
+
+    async def _count_branches(self, database: str) -> None:
+        """Keep the number of branches for `/metrics`; many changes are counted at once."""
+        await anyio.sleep(COUNT_AFTER_S)
+        self._counting.discard(database)
+        try:
+            self.metrics.branches.labels(database).set(len(await self.catalog.branches(database)))
+        except DatabaseNotFound:
+            self.metrics.forget_database(database)
+        except NatalogError as error:
+            log.warning("the branches of %s were not counted: %s", database, error.message)
 
     async def _check(self, database: str, branch: str = "") -> None:
         try:

@@ -283,6 +283,11 @@ class BranchState:
         self.position = position
         self.log_bytes += size
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a basis."""
+        return self._waiting
+
     def announce(self) -> None:
         """Wake those who wait for a basis."""
         if self._waiting:
@@ -300,11 +305,19 @@ class BranchState:
     def hold(self) -> Database:
         """The present value, kept because a client was told of it and may ask for it again."""
         db = self.db
+        newest = next(reversed(self._held), None)
+        if newest is not None and newest != db.max_tx:
+            self._held[newest].forget(db)  # sixty-four tables of columns would be too many
         self._held[db.max_tx] = db
         self._held.move_to_end(db.max_tx)
         if len(self._held) > HELD_VALUES_MAX:
             self._held.popitem(last=False)
         return db
+
+    def rest(self, main: Database) -> None:
+        """Give up what can be had again: old values, and columns not shared with ``main``."""
+        self._held.clear()
+        self.db.forget(main)
 
     def awaits(self, tx: int) -> bool:
         """Whether this log may still reach a transaction of that number.

@@ -199,6 +199,17 @@ class Database:
         self._cache[attr] = facts
         return facts
 
+    def forget(self, shared: Database) -> None:
+        """Give up the columns that scans of this value kept, but for what it shares with another.
+
+        Reads go on to answer as before; the next scan makes its columns again.  O(attributes).
+        """
+        for attr, index in self.indexes.items():
+            index.forget(shared.indexes.get(attr))
+        if self.entities is not shared.entities:
+            self.entities.forget()
+        self._cache.clear()
+
     def scan_entity(self, attr: Keyword, e: int) -> Facts:
         """The visible facts of one attribute and entity."""
         index = self.indexes.get(attr)

@@ -543,14 +543,9 @@ async def test_a_hundred_branches_of_one_database_work(service_config: Config) -
         assert max(stream["state"]["bytes"] for stream in found) < 4096
 
 
-async def test_a_branch_that_nobody_uses_rests_and_wakes(
-    service_config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from natalog.actors import hub
-
-    monkeypatch.setattr(hub, "REST_AFTER_S", 0.05)
-    monkeypatch.setattr(hub, "REST_INTERVAL_S", 0.02)
-    async with running(service_config()) as service, natalog.connect(service.url) as client:
+async def test_a_branch_that_nobody_uses_rests_and_wakes(service_config: Config) -> None:
+    config = service_config(branch_idle_s=0.05)
+    async with running(config) as service, natalog.connect(service.url) as client:
         await client.create_database("people", **READ)
         conn = client.database("people")
         await conn.branch("draft")

@@ -34,6 +34,7 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         ("query_workers", 0),
         ("metrics_port", -1),
         ("gc_interval_s", 0),
+        ("branch_idle_s", -1),
         ("replicas", "three"),
     ],
 )

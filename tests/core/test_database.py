@@ -255,3 +255,19 @@ def test_text_without_a_name_names_no_attribute_and_no_keyword(text: str) -> Non
     ):
         with pytest.raises(NatalogError):
             ask()
+
+
+def test_a_value_that_forgets_its_columns_answers_as_before() -> None:
+    before = Database.empty(DatabaseConfig(schema_flexibility="read"))
+    first = process(before, [{"n": number, "m": 1} for number in range(5000)], None, now_ms=1)
+    old = first.db_after
+    new = process(old, [{"n": 5000}], None, now_ms=2).db_after
+    wanted = [old.datoms("aevt"), new.datoms("aevt")]
+    kept = new.indexes[Keyword("m")].aevt.flat()
+    for db in (old, new):
+        db.scan(Keyword("n"))
+    old.forget(new)
+    assert new.indexes[Keyword("m")].aevt.flat() is kept, "what is shared is left alone"
+    assert [old.datoms("aevt"), new.datoms("aevt")] == wanted
+    new.forget(new)
+    assert new.datoms("aevt") == wanted[1]
