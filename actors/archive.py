@@ -38,6 +38,7 @@ from natalog.core.record import ENTRY_COMMIT, TxRecord
 from natalog.core.values import Keyword, Symbol
 from natalog.core.versioning import CommitNode, Graph, history
 
+HISTORY_ATTEMPTS: Final = 5
 CATCH_UP_ATTEMPTS: Final = 8
 CATCH_UP_PAUSE_S: Final = 0.005
 """How often the commits of an open log are looked at before the log is read."""
@@ -263,16 +264,23 @@ class Archive:
     ) -> list[CommitNode]:
         """The commits that the value ``head`` of a branch descends from, breadth first."""
         assert head.commit_id is not None
+        if limit == 0:
+            return []
         if not head.config.commit_graph:
             limit = 1 if limit is None else min(limit, 1)
-        state = next(
-            (s for s in self._states() if (s.database, s.branch) == (database, branch)), None
-        )
-        if state is None:
-            raise no_log(database, branch)
-        table = Table(state.commits, state.began, state.position)
-        graph: Graph = await self.ancestry(database, state.lane, table)
-        return await to_thread.run_sync(history, graph, head.commit_id, limit)
+        for _ in range(HISTORY_ATTEMPTS):
+            states = (s for s in self._states() if (s.database, s.branch) == (database, branch))
+            state = next(states, None)
+            if state is None:
+                break
+            table = Table(state.commits, state.began, state.position)
+            graph: Graph = await self.ancestry(database, state.lane, table)
+            found = await to_thread.run_sync(history, graph, head.commit_id, limit)
+            if found:
+                return found
+            head = state.db  # the branch was moved, and what it was collected
+            assert head.commit_id is not None
+        raise no_log(database, branch)
 
     async def parents_of(self, state: BranchState) -> tuple[UUID, ...]:
         """The parents of the head of a branch."""
