@@ -144,6 +144,7 @@ class Inspector:
 
     async def _branches(self, request: Request) -> Struct:
         fields_of(request.body(), (), "branches")
+        await self._hub.settle(request.database)
         names = await self._catalog.branches(request.database)
         self._metrics.branches.labels(request.database).set(len(names))
         return Struct(branches=names)

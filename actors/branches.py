@@ -8,12 +8,14 @@ last one.  What follows an append (moving names, ingest streams, announcements) 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
+import anyio
 from anyio import to_thread
 
 from natalog.actors.archive import Archive
@@ -22,7 +24,7 @@ from natalog.actors.hub import Hub
 from natalog.actors.lines import LaneTaken, Line, Lines
 from natalog.actors.log import Position, no_log
 from natalog.actors.names import MAIN_BRANCH, check_name
-from natalog.actors.nats_port import NatsPort
+from natalog.actors.nats_port import JetStreamError, NatsPort
 from natalog.actors.payload import Struct, fields_of
 from natalog.actors.transactor import End, Transactor
 from natalog.actors.views import VIEW_WORDS, time_point
@@ -46,6 +48,7 @@ from natalog.core.errors import (
     Fenced,
     InvalidTimePoint,
     ParentsRequired,
+    ServiceError,
     TooLarge,
     Unavailable,
     ViewRefused,
@@ -58,6 +61,7 @@ from natalog.core.versioning import next_lane
 log = logging.getLogger("natalog.branches")
 
 ATTEMPTS_MAX: Final = 16
+PAUSE_MAX_S: Final = 2.0
 VIEW_DEPTH_MAX: Final = 32
 
 
@@ -187,9 +191,9 @@ class Branches:
         if name == MAIN_BRANCH:
             raise BranchProtected(f"The branch {name} cannot be deleted.", branch=name)
         async with self._ended(line, None):
-            await self._lines.retire(line, None)
-            names = self._catalog.ingest_stream(database, name)
-            await self._port.stream_delete(names)
+            ingest = self._catalog.ingest_stream(database, name)
+            await surely(lambda: self._lines.retire(line, None))
+            await surely(lambda: self._port.stream_delete(ingest))
         await self._catalog.announce("changed", database, name)
         return Struct(database=database, branch=name, deleted=True)
 
@@ -272,8 +276,8 @@ class Branches:
         await self._first(line, record)
         if old is not None:
             async with self._ended(old, line.lane):
-                await self._lines.retire(old, line.lane)
-                await self._lines.promote(line)
+                await surely(partial(self._lines.retire, old, line.lane))
+                await surely(partial(self._lines.promote, line))
         await self._follow_up(line, record)
         commit = Entry(ENTRY_COMMIT, record.encode()).commit_id
         return Struct(
@@ -337,6 +341,19 @@ class Branches:
                 value = after_step(value, step, lane)
             steps.append(step)
         return replace(ground(value, lane), commit_id=None), steps
+
+
+async def surely(work: Callable[[], Awaitable[Any]]) -> None:
+    """Do what has been decided, also when the connection breaks meanwhile."""
+    for attempt in range(ATTEMPTS_MAX):
+        try:
+            await work()
+            return
+        except (ServiceError, JetStreamError) as error:
+            if attempt + 1 == ATTEMPTS_MAX:
+                raise
+            log.warning("a move of a branch is tried again: %s", error.message)
+            await anyio.sleep(min(PAUSE_MAX_S, 0.05 * 2**attempt))
 
 
 def _name(value: Any) -> str:

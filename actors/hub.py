@@ -322,6 +322,18 @@ class Hub:
             del self._opening[key]
             opening.done.set()
 
+    async def settle(self, database: str) -> None:
+        """See that branches that are known here to have ended have lost their names."""
+        ended = [
+            key
+            for key, (state, _) in self._open.items()
+            if key[0] == database and state.ended is not None and key not in self._opening
+        ]
+        if ended:
+            await self._catalog.lines.settle(database)
+            for key in ended:
+                self._open.pop(key, None)
+
     async def drop(self, database: str, branch: str) -> None:
         """Stop serving a branch whose log has ended."""
         self._resting.pop((database, branch), None)

@@ -22,6 +22,7 @@ from natalog.core.errors import (
     BranchProtected,
     CommitNotFound,
     Fenced,
+    Internal,
     InvalidName,
     InvalidTimePoint,
     Unavailable,
@@ -378,7 +379,7 @@ async def test_a_move_that_was_cut_short_is_completed_or_never_happened(
         await client.database("people", "forced").transact([{"n": 1}])
 
         async def crash(*_: Any, **__: Any) -> None:
-            raise Unavailable("The process died here.")
+            raise RuntimeError("The process died here.")
 
         with monkeypatch.context() as patch:
             if step == "append":
@@ -388,10 +389,10 @@ async def test_a_move_that_was_cut_short_is_completed_or_never_happened(
                 patch.setattr(transactor.Transactor, "_end", crash)
             else:
                 patch.setattr(Lines, step, crash)
-            with pytest.raises(Unavailable):
+            with pytest.raises(Internal):
                 await conn.force_branch("forced", await conn.db(), parents={"db"})
             if step != "promote":
-                with pytest.raises(Unavailable):
+                with pytest.raises(Internal):
                     await conn.delete_branch("deleted")
     happened = step != "append"
     async with running(config) as service, natalog.connect(service.url) as client:
@@ -414,11 +415,11 @@ async def test_a_branch_whose_making_was_cut_short_does_not_exist(
         from natalog.actors.branches import Branches
 
         async def crash(*_: Any, **__: Any) -> None:
-            raise Unavailable("The process died here.")
+            raise RuntimeError("The process died here.")
 
         with monkeypatch.context() as patch:
             patch.setattr(Branches, "_first", crash)
-            with pytest.raises(Unavailable):
+            with pytest.raises(Internal):
                 await conn.branch("draft")
         assert await conn.branches() == {"db"}
         with pytest.raises(BranchNotFound):
