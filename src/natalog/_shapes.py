@@ -12,13 +12,20 @@ from typing import Any
 from uuid import UUID
 
 from natalog.core.edn import read
-from natalog.core.errors import InvalidName, InvalidTimePoint, ParentsRequired, TransactSyntax
+from natalog.core.errors import (
+    BadRequest,
+    InvalidName,
+    InvalidTimePoint,
+    ParentsRequired,
+    TransactSyntax,
+)
 from natalog.core.forms import freeze
 from natalog.core.limits import NAME_LENGTH_MAX
 from natalog.core.values import Keyword, Symbol, make_set
 from natalog.report import TxReport
 
 MAIN_BRANCH = "db"
+PURGES = ("db/purge", "db.purge/entity", "db.purge/attribute", "db.history.purge/before")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _TX_DATA_KEYS = ("tx_data", "tx-data", ":tx-data", Keyword("tx-data"))
@@ -68,6 +75,19 @@ def transaction(tx_data: Any, tx_meta: Any) -> tuple[list[Any], dict[Any, Any] |
     if tx_meta is not None and not isinstance(tx_meta, Mapping):
         raise TransactSyntax("tx_meta is a map of facts about the transaction", given=repr(tx_meta))
     return list(tx_data), None if tx_meta is None else dict(tx_meta)
+
+
+def purges(operations: Any) -> list[Any]:
+    """Tx-data of purges and nothing else; `BadRequest`."""
+    data, _ = transaction(operations, None)
+    for operation in data:
+        vector = isinstance(operation, (list, tuple)) and len(operation) > 0
+        if not vector or str(operation[0]).lstrip(":") not in PURGES:
+            raise BadRequest(
+                f"only purges are done on every branch, not {operation!r}",
+                operation=repr(operation)[:200],
+            )
+    return data
 
 
 def _first(found: Mapping[Any, Any], keys: Iterable[Any]) -> Any:

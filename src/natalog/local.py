@@ -26,6 +26,7 @@ from natalog._shapes import (
     order_by,
     parents_of,
     pull_pattern,
+    purges,
     query_answer,
     time_point,
     transaction,
@@ -43,6 +44,7 @@ from natalog.core.errors import (
     DatabaseExists,
     DatabaseNotFound,
     InvalidTimePoint,
+    NatalogError,
     NotImplementedYet,
 )
 from natalog.core.limits import CONFLICTS_MAX
@@ -168,6 +170,19 @@ class Conn:
         """Apply one transaction; see `natalog.Conn.transact`.  ``timeout`` has no meaning here."""
         data, meta = transaction(tx_data, tx_meta)
         return self._repository.transact(self.branch_name, data, meta, id)
+
+    def purge_everywhere(
+        self, operations: Any, tx_meta: Any = None, *, timeout: float | None = None
+    ) -> dict[str, TxReport | NatalogError]:
+        """Purge facts on every branch; see `natalog.Conn.purge_everywhere`."""
+        data = purges(operations)
+        found: dict[str, TxReport | NatalogError] = {}
+        for branch in sorted(self.branches()):
+            try:
+                found[branch] = Conn(self._repository, branch).transact(data, tx_meta)
+            except NatalogError as error:
+                found[branch] = error
+        return found
 
     def reports(self, since: Any = None, *, rejections: bool = False) -> Iterator[TxReport]:
         """The reports after transaction ``since`` (None: those made after this call), in order.
@@ -487,6 +502,10 @@ class Database:
         """Declared attributes with their properties; ``reverse``: properties to attributes."""
         schema = self.value.schema
         return dict(schema.reverse_read_out() if reverse else schema.read_out())
+
+    def metrics(self, *, timeout: float | None = None) -> dict[Any, Any]:
+        """Counts of the value's datoms; see `natalog.Database.metrics`."""
+        return dict(self.value.metrics())
 
     def schema_conflicts(
         self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None

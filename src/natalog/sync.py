@@ -23,7 +23,7 @@ from natalog import client as _async
 from natalog._shapes import MAIN_BRANCH
 from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
-from natalog.core.errors import Unavailable
+from natalog.core.errors import NatalogError, Unavailable
 from natalog.core.values import Datom
 from natalog.report import (
     Commit,
@@ -183,6 +183,11 @@ class Conn:
         timeout: float | None = None,
     ) -> TxReport:
         return self._loop.run(self._inner.transact(tx_data, tx_meta, id=id, timeout=timeout))
+
+    def purge_everywhere(
+        self, operations: Any, tx_meta: Any = None, *, timeout: float | None = None
+    ) -> dict[str, TxReport | NatalogError]:
+        return self._loop.run(self._inner.purge_everywhere(operations, tx_meta, timeout=timeout))
 
     def publish(
         self,
@@ -422,6 +427,9 @@ class Database:
 
     def schema(self, *, reverse: bool = False, timeout: float | None = None) -> Mapping[Any, Any]:
         return self._loop.run(self.inner.schema(reverse=reverse, timeout=timeout))
+
+    def metrics(self, *, timeout: float | None = None) -> dict[Any, Any]:
+        return self._loop.run(self.inner.metrics(timeout=timeout))
 
     def schema_conflicts(
         self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None

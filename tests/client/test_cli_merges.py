@@ -92,6 +92,16 @@ def test_differences_are_a_table(run: Callable[..., Any], people: str, service_u
     assert json.loads(then.stdout) == {"added": [], "removed": []}
 
 
+def test_purges_reach_every_branch(run: Callable[..., Any], people: str) -> None:
+    arguments = ("purge", people, '[:name "Bob"]', "--all-branches", "--yes", "--json")
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    db, draft = json.loads(done.stdout)
+    assert (db["branch"], db["error"]) == ("db", "TransactPurge")
+    assert (draft["branch"], draft["purged"], draft["error"]) == ("draft", 2, None)
+    assert run(*arguments).exit_code == 1, "nothing is left"
+
+
 def test_resolutions_name_entity_attribute_and_decision() -> None:
     age = Keyword("age")
     for text, entity, decided in (

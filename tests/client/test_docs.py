@@ -43,4 +43,5 @@ def test_examples_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_documents_have_examples() -> None:
-    assert {"query.md", "schema.md", "transactions.md", "README.md"} <= {p.name for p in runnable()}
+    expected = {"query.md", "schema.md", "transactions.md", "versioning.md", "README.md"}
+    assert expected <= {path.name for path in runnable()}

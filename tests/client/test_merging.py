@@ -365,3 +365,23 @@ def test_malformed_merges_are_refused(made: Branches) -> None:
         with pytest.raises(error):
             refused()
     assert db.info() == before
+
+
+def test_purges_reach_every_branch(made: Branches) -> None:
+    db, foo = made.fork()
+    db.branch("none", from_=db.branch_history()[1].commit_id)
+    none = made.conn("none")
+    db.transact([["db/retractEntity", ["name", "Al"]]])
+    foo.transact([{"name": "Al", "age": 77}])
+    heads = {name: made.conn(name).info()["commit_id"] for name in ("db", "foo", "none")}
+    found = db.purge_everywhere([["db.purge/attribute", ["name", "Al"], "age"]])
+    assert list(found) == ["db", "foo", "none"]
+    assert isinstance(found["none"], natalog.NatalogError)
+    assert [found[name].branch for name in ("db", "foo")] == ["db", "foo"]
+    assert [found[name].purged for name in ("db", "foo")] == [1, 2]
+    for conn in (db, foo):
+        assert conn.db().history().q("[:find ?a :where [_ :age ?a]]") == set()
+    assert none.info()["commit_id"] == heads["none"]
+    for wrong in ([["db/retract", ["name", "Al"], "age"]], [{"name": "Al"}], [[]]):
+        with pytest.raises(BadRequest):
+            db.purge_everywhere(wrong)

@@ -33,6 +33,7 @@ from natalog.cli.parsing import (
 )
 from natalog.cli.read import DatabaseArgument
 from natalog.client import Client
+from natalog.core.errors import NatalogError
 from natalog.core.limits import ASK_TIMEOUT_S
 from natalog.core.values import Keyword
 from natalog.report import PublishAck, SchemaConflict, TxReport
@@ -158,6 +159,9 @@ def purge(
         typer.Option("--before", metavar="INSTANT", help="Instead: the past before an instant."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    all_branches: Annotated[
+        bool, typer.Option("--all-branches", help="Purge on every branch of the database.")
+    ] = False,
     branch: BranchOption = "db",
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -165,7 +169,7 @@ def purge(
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """Remove facts from the present and the past of a branch, for good.
+    """Remove facts from the present and the past of a branch, or of all, for good.
 
     Examples:
 
@@ -174,6 +178,8 @@ def purge(
     natalog purge people '[:name "Alice"]' :age 25
 
     natalog purge people --before 2020-01-01
+
+    natalog purge people '[:name "Alice"]' --all-branches
     """
     out = Output(json, edn)
     operation = _purge_operation(entity, attribute, value, before)
@@ -183,7 +189,29 @@ def purge(
     async def work(client: Client) -> TxReport:
         return await client.database(database, branch).transact([operation])
 
+    async def everywhere(client: Client) -> dict[str, TxReport | NatalogError]:
+        return await client.database(database).purge_everywhere([operation])
+
+    if all_branches:
+        _show_purged(out, run_with_client(nats, context, timeout, everywhere))
+        return
     show_report(out, run_with_client(nats, context, timeout, work))
+
+
+def _show_purged(out: Output, found: dict[str, TxReport | NatalogError]) -> None:
+    """What became of each branch; exit code 1 when none had anything to purge."""
+    rows = [
+        {"branch": branch, "tx": one.tx, "purged": one.purged, "error": None}
+        if isinstance(one, TxReport)
+        else {"branch": branch, "tx": None, "purged": 0, "error": one.code}
+        for branch, one in found.items()
+    ]
+    if out.for_people:
+        out.table(["branch", "tx", "facts purged", "error"], [list(row.values()) for row in rows])
+    else:
+        out.fields(rows)
+    if not any(isinstance(one, TxReport) for one in found.values()):
+        raise typer.Exit(REFUSED)
 
 
 def _purge_operation(

@@ -9,12 +9,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from natalog._shapes import checked_name, parents_of, time_point, transaction, tx_id
+from natalog._shapes import checked_name, parents_of, purges, time_point, transaction, tx_id
 from natalog.client.database import Database
 from natalog.client.reports import Feed, follow
 from natalog.client.session import READ, WRITE, Repeat, Session
 from natalog.core.codec import pack
-from natalog.core.errors import BadRequest, BranchNotFound, DatabaseNotFound, Unavailable
+from natalog.core.errors import (
+    BadRequest,
+    BranchNotFound,
+    DatabaseNotFound,
+    NatalogError,
+    Unavailable,
+)
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.report import (
     Commit,
@@ -69,6 +75,28 @@ class Conn:
         report = report_from_map(answer.body)
         self._seen = max(self._seen, report.tx)
         return report
+
+    async def purge_everywhere(
+        self, operations: Any, tx_meta: Any = None, *, timeout: float | None = None
+    ) -> dict[str, TxReport | NatalogError]:
+        """Purge facts on every branch of the database; each branch is a transaction of its own.
+
+        ``operations`` are purges; name entities by lookup ref where their ids may differ from
+        branch to branch.  Returns what became of each branch: its report, or the error that
+        refused it, such as `TransactPurge` where the entity is not known.  Commits that no
+        branch has as its head keep the facts until they are collected and erased.
+        """
+        data = purges(operations)
+        found: dict[str, TxReport | NatalogError] = {}
+        for branch in sorted(await self.branches(timeout=timeout)):
+            conn = (
+                self if branch == self.branch_name else Conn(self._session, self.database, branch)
+            )
+            try:
+                found[branch] = await conn.transact(data, tx_meta, timeout=timeout)
+            except NatalogError as error:
+                found[branch] = error
+        return found
 
     async def publish(
         self,
