@@ -128,6 +128,7 @@ class QueryActor:
             "diff": self._diff,
             "tx-range": self._tx_range,
             "schema-conflicts": self._schema_conflicts,
+            "metrics": self._counts,
         }
 
     @property
@@ -403,6 +404,15 @@ class QueryActor:
                 for conflict in self._conflicts(db, fields["tx_data"], limit)
             ]
             return bare(found, db, len(found))
+
+        return Prepared(job, None, asker.deadline)
+
+    async def _counts(self, request: Request) -> Prepared:
+        _, asker, view = await self._read(request, ())
+
+        def job(_: Expired) -> Answer:
+            db = view()
+            return bare(db.metrics(), db, 1)
 
         return Prepared(job, None, asker.deadline)
 

@@ -31,7 +31,7 @@ from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_fac
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.shown import shown
-from natalog.core.values import Datom, Keyword, as_keyword, instant_ms
+from natalog.core.values import Datom, Keyword, as_keyword, instant_ms, kw
 
 _NO_INSTANTS: Final = Instants(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 _NO_ROWS: Final[Ints] = np.empty((4, 0), dtype=np.int64)
@@ -430,8 +430,13 @@ class Database:
         declared = self.schema.get(attr)
         return kind_of(declared.value_type if declared else None)
 
-    def metrics(self) -> dict[str, Any]:
-        """Counts of visible datoms: in all, in AVET, per attribute and per entity."""
+    def metrics(self) -> dict[Keyword, Any]:
+        """Counts of visible datoms: in all, in AVET, per attribute and per entity.
+
+        ``:count``, ``:avet-count``, ``:per-attr-counts`` and ``:per-entity-counts``; with history
+        also ``:temporal-count`` and ``:temporal-avet-count``, of all that ever was said and
+        retracted, whatever the view.
+        """
         per_attr: dict[Keyword, int] = {}
         per_entity: dict[int, int] = {}
         avet = 0
@@ -445,17 +450,17 @@ class Database:
             ids, counts = np.unique(entities, return_counts=True)
             for e, count in zip(ids.tolist(), counts.tolist(), strict=True):
                 per_entity[e] = per_entity.get(e, 0) + count
-        found: dict[str, Any] = {
-            "count": sum(per_attr.values()),
-            "avet_count": avet,
-            "per_attr_counts": per_attr,
-            "per_entity_counts": per_entity,
+        found: dict[Keyword, Any] = {
+            kw("count"): sum(per_attr.values()),
+            kw("avet-count"): avet,
+            kw("per-attr-counts"): per_attr,
+            kw("per-entity-counts"): per_entity,
         }
         if self.config.keep_history:
-            found["temporal_count"] = sum(
+            found[kw("temporal-count")] = sum(
                 2 * index.aevt.count - index.aevt.open for index in self.indexes.values()
             )
-            found["temporal_avet_count"] = sum(
+            found[kw("temporal-avet-count")] = sum(
                 2 * index.avet.count - index.avet.open
                 for index in self.indexes.values()
                 if index.avet is not None

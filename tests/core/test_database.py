@@ -232,9 +232,9 @@ def test_unknown_settings_are_refused() -> None:
 def test_metrics_count_datoms_by_attribute_and_entity() -> None:
     _, db = updated()
     found = db.metrics()
-    assert found["count"] == len(db) == sum(found["per_attr_counts"].values())
-    assert found["temporal_count"] == len(db.history())
-    assert found["per_attr_counts"][Keyword("age")] == 1
+    assert found[kw("count")] == len(db) == sum(found[kw("per-attr-counts")].values())
+    assert found[kw("temporal-count")] == len(db.history())
+    assert found[kw("per-attr-counts")][Keyword("age")] == 1
 
 
 KINDS = """[{:db/id 1 :db/ident :kind :db/valueType :db.type/keyword

@@ -229,6 +229,15 @@ class Database:
         found: dict[Any, Any] = (await self._ask("schema", body, timeout)).body["result"]
         return found
 
+    async def metrics(self, *, timeout: float | None = None) -> dict[Any, Any]:
+        """Counts of the value's datoms.
+
+        ``:count`` in all, ``:avet-count`` of indexed attributes, ``:per-attr-counts`` and
+        ``:per-entity-counts``; in a database with history also ``:temporal-count`` and
+        ``:temporal-avet-count``, of everything that was ever said or retracted.
+        """
+        return dict((await self._ask("metrics", {}, timeout)).body["result"])
+
     async def with_report(
         self, tx_data: Any, tx_meta: Any = None, *, timeout: float | None = None
     ) -> TxReport:
