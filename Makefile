@@ -45,8 +45,8 @@ format: $(STAMP)  ## rewrite the sources in the house format
 docs: $(STAMP)  ## write the documents that are made from the code
 	$(BIN)/python tools/errors_doc.py
 
-bench: $(STAMP)  ## measure transactions and point queries through NATS
-	$(BIN)/python bench/service.py
+bench: $(STAMP)  ## measure every workload; BENCH="--suite queries --peers" chooses
+	$(BIN)/python bench/run.py $(BENCH)
 
 wheel-check: $(STAMP)  ## build the wheel and try it in an empty environment
 	$(BIN)/python .ci/wheel_check.py

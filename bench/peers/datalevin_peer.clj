@@ -102,10 +102,15 @@
         (let [ids (ids-of @conn data)]
           {:db @conn :ids ids :eids (into {} (map (fn [[e id]] [id e])) ids)})))))
 
+(defn as-longs [value]
+  (cond (integer? value) (long value)
+        (coll? value) (mapv as-longs value)
+        :else value))
+
 (defn run-query [{:keys [name dataset query rules inputs kinds rows checksum]}]
   (let [{:keys [db ids eids]} (get-loaded dataset)
         form (edn/read-string query)
-        values (map #(if (contains? % :id) (eids (:id %)) (:value %)) inputs)
+        values (map #(if (contains? % :id) (eids (long (:id %))) (as-longs (:value %))) inputs)
         arguments (concat [db] (when rules [(edn/read-string rules)]) values)
         ask #(apply d/q form arguments)
         named (map (fn [row] (map (fn [value kind] (if (= kind \e) (ids value) value)) row kinds)) (ask))
@@ -125,7 +130,8 @@
   (answer (map #(node-row % names) nodes) (repeat (count names) \v)))
 
 (defn pull []
-  (let [{:keys [one many six all lookup reads]} (:pull task)
+  (let [{:keys [one many six all lookup]} (:pull task)
+        reads (mapv long (:reads (:pull task)))
         tree (get-loaded "tree")
         root ((:eids tree) 1)]
     (doseq [[name pattern names] [["pull-one" one ["name"]] ["pull-many" many six]]]

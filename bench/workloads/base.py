@@ -21,8 +21,8 @@ class QueryWorkload:
     ``kinds`` has a letter for each column of the answer: ``e`` an entity, ``v`` a plain value,
     ``n`` a number that may be a float, ``t`` a transaction (not compared).  ``expect`` computes
     the answer from the data in plain Python, with ids for entities.  ``inputs`` are those after
-    the data source, a pair ``("id", n)`` for the entity with that id; ``rules`` stand for ``%``.  ``view`` is ``current``, ``as-of``,
-    ``since`` or ``history``; only the current value is asked of other systems.
+    the data source, a pair ``("id", n)`` for the entity with that id; ``rules`` stand for ``%``.
+    ``view`` is ``current``, ``as-of``, ``since`` or ``history``; other systems see the first only.
     """
 
     name: str
