@@ -507,10 +507,6 @@ class Database:
         """Counts of the value's datoms; see `natalog.Database.metrics`."""
         return dict(self.value.metrics())
 
-    def metrics(self, *, timeout: float | None = None) -> dict[Any, Any]:
-        """Counts of the value's datoms; see `natalog.Database.metrics`."""
-        return dict(self.value.metrics())
-
     def schema_conflicts(
         self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None
     ) -> list[SchemaConflict]:

@@ -431,9 +431,6 @@ class Database:
     def metrics(self, *, timeout: float | None = None) -> dict[Any, Any]:
         return self._loop.run(self.inner.metrics(timeout=timeout))
 
-    def metrics(self, *, timeout: float | None = None) -> dict[Any, Any]:
-        return self._loop.run(self.inner.metrics(timeout=timeout))
-
     def schema_conflicts(
         self, tx_data: Any, *, limit: int | None = None, timeout: float | None = None
     ) -> list[SchemaConflict]:
