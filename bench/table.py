@@ -107,7 +107,8 @@ def ratio_table(lines: Sequence[Line]) -> str:
     systems = [*MEASURED, *ESTIMATED]
     head = [*systems, "fastest other ÷ natalog", "datahike ÷ natalog"]
     out = [f"| workload | {' | '.join(head)} |", "|---|" + "---:|" * len(head)]
-    ratios, to_datahike = [], []
+    ratios: list[float] = []
+    to_datahike: list[float] = []
     for workload, row in figures(lines).items():
         if "natalog" not in row:
             continue

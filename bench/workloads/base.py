@@ -11,6 +11,8 @@ from datasets import Dataset, Files
 from measure import Answer, Line, Protocol, answer, check, median_ms
 from natalog_system import Loaded
 
+from natalog.core.database import Database
+
 Expect = Callable[[Dataset], Iterable[Sequence[Any]]]
 
 
@@ -65,16 +67,20 @@ def rows_named(rows: Iterable[Sequence[Any]], kinds: str, ids: dict[int, int]) -
     return answer(named, "".join(kinds[n] for n in kept).replace("e", "v"))
 
 
+def viewed(loaded: Loaded, view: str) -> Database:
+    """The database as a workload sees it; as-of and since are those of the middle."""
+    if view == "as-of":
+        return loaded.db.as_of(loaded.middle)
+    if view == "since":
+        return loaded.db.since(loaded.middle)
+    return loaded.db.history() if view == "history" else loaded.db
+
+
 def run_queries(bench: Bench, workloads: Sequence[QueryWorkload]) -> Iterator[Line]:
     """A figure for each; raises `WrongAnswer` before a time is taken."""
     for workload in workloads:
         loaded = bench.load(workload.dataset)
-        view = {
-            "current": lambda db, _: db,
-            "as-of": lambda db, found: db.as_of(found.middle),
-            "since": lambda db, found: db.since(found.middle),
-            "history": lambda db, _: db.history(),
-        }[workload.view](loaded.db, loaded)
+        view = viewed(loaded, workload.view)
         rules = [workload.rules] if workload.rules else []
         inputs = [
             loaded.eids[value[1]] if isinstance(value, tuple) else value

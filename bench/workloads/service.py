@@ -115,7 +115,7 @@ async def report_latency(conn: Conn, people: int, count: int) -> Line:
         reports = aiter(feed)
         for n in range(count):
             began = time.perf_counter()
-            sending = asyncio.create_task(update(n))
+            sending = asyncio.ensure_future(update(n))
             await anext(reports)
             times.append((time.perf_counter() - began) * 1000)
             await sending
