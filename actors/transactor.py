@@ -312,7 +312,9 @@ class Transactor(Actor):
         ident = wish.ident
         merged: tuple[UUID, ...] = ()
         kind = "transaction"
-        if wish.parents is not None:
+        if isinstance(one, Planned) and wish.parents is not None:
+            kind, merged = "merge", tuple(wish.parents)  # looked up when it was planned
+        elif wish.parents is not None:
             kind = "merge"
             merged = await self._archive.parents(self.state.database, wish.parents, db.commit_id)
 
