@@ -39,12 +39,11 @@ def growth(dataset_name: str, people_file: str, history: bool) -> dict[str, floa
     """Loads twice in this process; what the second load added."""
     dataset = Files(Path(people_file) if people_file else None).dataset(dataset_name)
     transactions = natalog_system.prepared(dataset, 1_000)
-    empty = natalog_system.empty(dataset, history=history)
-    first = natalog_system.applied(empty, transactions)
+    first = natalog_system.applied(natalog_system.empty(dataset, history=history), transactions)
     gc.collect()
     before = resident()
     began = time.perf_counter()
-    second = natalog_system.applied(empty, transactions)
+    second = natalog_system.applied(natalog_system.empty(dataset, history=history), transactions)
     elapsed = time.perf_counter() - began
     gc.collect()
     added = resident() - before
