@@ -16,6 +16,7 @@ from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.shown import brief, shown
 from natalog.core.transact import purge
 from natalog.core.transact.functions import function_name
+from natalog.core.transact.load import load
 from natalog.core.transact.maps import additive_entity, assert_one, scalar, transact_map
 from natalog.core.transact.plans import Entry, Plan
 from natalog.core.transact.resolve import (
@@ -393,6 +394,7 @@ _NAMED: Final[dict[str, Handler]] = {
     "db/cas": _compare_and_set,
     "db.fn/cas": _compare_and_set,
     "db.fn/call": _call,
+    "db/load": load,
     "db/purge": purge.purge_value,
     "db.purge/attribute": purge.purge_attribute,
     "db.purge/entity": purge.purge_entity,

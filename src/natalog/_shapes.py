@@ -21,7 +21,7 @@ from natalog.core.errors import (
 )
 from natalog.core.forms import freeze
 from natalog.core.limits import NAME_LENGTH_MAX
-from natalog.core.values import Keyword, Symbol, make_set
+from natalog.core.values import Datom, Keyword, Symbol, make_set
 from natalog.report import TxReport
 
 MAIN_BRANCH = "db"
@@ -75,6 +75,19 @@ def transaction(tx_data: Any, tx_meta: Any) -> tuple[list[Any], dict[Any, Any] |
     if tx_meta is not None and not isinstance(tx_meta, Mapping):
         raise TransactSyntax("tx_meta is a map of facts about the transaction", given=repr(tx_meta))
     return list(tx_data), None if tx_meta is None else dict(tx_meta)
+
+
+def load_operation(rows: Any) -> list[Any]:
+    """Tx-data that load the rows of another database, given as a collection or EDN text."""
+    if isinstance(rows, str):
+        rows = read(rows)
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        raise TransactSyntax(
+            f"rows to load are a list, not {type(rows).__name__}", given=repr(rows)[:200]
+        )
+    if isinstance(rows, Set):
+        return [[Keyword("db/load"), rows]]
+    return [[Keyword("db/load"), [list(row) if type(row) is Datom else row for row in rows]]]
 
 
 def purges(operations: Any) -> list[Any]:

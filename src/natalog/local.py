@@ -23,6 +23,7 @@ from natalog._shapes import (
     attribute,
     checked_name,
     components,
+    load_operation,
     order_by,
     parents_of,
     pull_pattern,
@@ -170,6 +171,17 @@ class Conn:
         """Apply one transaction; see `natalog.Conn.transact`.  ``timeout`` has no meaning here."""
         data, meta = transaction(tx_data, tx_meta)
         return self._repository.transact(self.branch_name, data, meta, id)
+
+    def load_entities(
+        self,
+        rows: Any,
+        tx_meta: Any = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> TxReport:
+        """Add facts of another database as one transaction; see `natalog.Conn.load_entities`."""
+        return self.transact(load_operation(rows), tx_meta, id=id)
 
     def purge_everywhere(
         self, operations: Any, tx_meta: Any = None, *, timeout: float | None = None

@@ -184,6 +184,16 @@ class Conn:
     ) -> TxReport:
         return self._loop.run(self._inner.transact(tx_data, tx_meta, id=id, timeout=timeout))
 
+    def load_entities(
+        self,
+        rows: Any,
+        tx_meta: Any = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> TxReport:
+        return self._loop.run(self._inner.load_entities(rows, tx_meta, id=id, timeout=timeout))
+
     def purge_everywhere(
         self, operations: Any, tx_meta: Any = None, *, timeout: float | None = None
     ) -> dict[str, TxReport | NatalogError]:

@@ -9,7 +9,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from natalog._shapes import checked_name, parents_of, purges, time_point, transaction, tx_id
+from natalog._shapes import (
+    checked_name,
+    load_operation,
+    parents_of,
+    purges,
+    time_point,
+    transaction,
+    tx_id,
+)
 from natalog.client.database import Database
 from natalog.client.reports import Feed, follow
 from natalog.client.session import READ, WRITE, Repeat, Session
@@ -97,6 +105,23 @@ class Conn:
             except NatalogError as error:
                 found[branch] = error
         return found
+
+    async def load_entities(
+        self,
+        rows: Any,
+        tx_meta: Any = None,
+        *,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> TxReport:
+        """Add facts of another database as one transaction; entities get ids of this one.
+
+        ``rows`` are ``[e a v]``, ``[e a v t]`` or ``[e a v t added]``, `Datom`, or any of these
+        after ``:db/add``; they apply in the order of t.  References follow; an entity whose
+        ``:db/ident`` or identity exists here becomes that entity; facts about transactions are
+        left out.  ``tempids`` of the report maps the ids in the rows to those here.
+        """
+        return await self.transact(load_operation(rows), tx_meta, id=id, timeout=timeout)
 
     async def publish(
         self,
