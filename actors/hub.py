@@ -345,8 +345,7 @@ class Hub:
     async def close(self, database: str) -> None:
         """Stop serving a database that is gone."""
         for key, (state, actor) in list(self._open.items()):
-            if key[0] == database:
-                del self._open[key]
+            if key[0] == database and self._open.pop(key, None) is not None:
                 state.fail(no_log(*key))
                 await actor.stop()
                 self._metrics.forget_branch(*key)

@@ -155,6 +155,9 @@ class _Merge:
         self.adds: list[tuple[int, Keyword, Any]] = []
         self.known: dict[int, int] = {}
         self.theirs_of: dict[int, int] = {}
+        self.contested: set[int] = set()
+        self._removed_by_us = _Removed(base, ours, {})
+        self._removed_by_them = _Removed(base, theirs, self.theirs_of)
         declared = {attribute.ident: attribute for attribute in theirs.schema.attributes()}
         identities = {a for a, found in declared.items() if found.unique == "identity"}
         self.identities = sorted(identities | {IDENT}, key=lambda attr: attr.sort)
@@ -164,6 +167,9 @@ class _Merge:
         our_diff = diff(self.base, self.ours)
         places = sorted(_places(their_diff.added, their_diff.removed), key=_in_order)
         changed = {(self._entity(e), attr) for e, attr in places}
+        changed |= self._removals(
+            changed, {e for e, _ in _places(our_diff.added, our_diff.removed)}
+        )
         self._check_schema(changed)
         for place in sorted(changed, key=_in_order):
             self._merge_place(place)
@@ -237,22 +243,39 @@ class _Merge:
 
     # --- places ------------------------------------------------------------------------------
 
+    def _removals(self, theirs: set[Place], ours: set[int]) -> set[Place]:
+        """Places of entities that one side removed while the other changed them.
+
+        Half an entity is what nobody wanted: all that is left of it is to be decided.
+        """
+        by_us, by_them = self._removed_by_us, self._removed_by_them
+        found: set[Place] = set()
+        for e in {e for e, _ in theirs}:
+            if e in by_us and self.theirs.has_entity(e):
+                self.contested.add(e)
+                found.update((e, attr) for attr in self.theirs.attributes_of(e))
+            elif e in ours and e in by_them and self.ours.has_entity(e):
+                self.contested.add(e)
+                found.update((e, attr) for attr in self.ours.attributes_of(e))
+        return found
+
     def _merge_place(self, place: Place) -> None:
         target, attr = place
         base, theirs = self._base_values(target, attr), self._their_values(target, attr)
         ours = _keyed(self.ours.values(target, attr))
-        if ours.keys() == theirs.keys() or base.keys() == theirs.keys():
+        contested = target in self.contested
+        if ours.keys() == theirs.keys() or (base.keys() == theirs.keys() and not contested):
             return
         if self._is_composite(attr):
             self._check_composite(target, attr, theirs)
             return
-        if self._is_many(attr):
+        if self._is_many(attr) and not contested:
             gone = [base[key] for key in base if key not in theirs and key in ours]
             new = [theirs[key] for key in theirs if key not in base and key not in ours]
             self._apply(target, attr, gone, new)
             return
         mine, others = list(ours.values()), list(theirs.values())
-        if ours.keys() == base.keys():
+        if ours.keys() == base.keys() and not contested:
             self._apply(target, attr, mine, others)
             return
         self._conflict(
@@ -296,12 +319,13 @@ class _Merge:
 
     def _apply(self, e: int, attr: Keyword, gone: list[Any], new: list[Any]) -> None:
         kept = {value_key(value) for value in new}
+        taken = [value for value in new if not self._clashes(e, attr, value)]
+        if new and not taken and not self._is_many(attr):
+            return  # the value stands that was to be replaced by one that cannot be had
         self.retracts.extend(
             [RETRACT, e, attr, value] for value in gone if value_key(value) not in kept
         )
-        for value in new:
-            if not self._clashes(e, attr, value):
-                self.adds.append((e, attr, value))
+        self.adds.extend((e, attr, value) for value in taken)
 
     def _taken(self, e: int, attr: Keyword) -> str:
         """Whose side a clash that no value can settle is decided for."""
@@ -346,7 +370,7 @@ class _Merge:
 
     def _check_references(self, our_added: list[Datom]) -> None:
         """No reference may end up pointing to an entity that the other side removed."""
-        removed_by_us = _Removed(self.base, self.ours, {})
+        removed_by_us = self._removed_by_us
         kept: list[tuple[int, Keyword, Any]] = []
         for e, attr, value in self.adds:
             if self._is_ref(attr) and value in removed_by_us and not self._revived(value):
@@ -357,7 +381,7 @@ class _Merge:
                     continue
             kept.append((e, attr, value))
         self.adds = kept
-        removed_by_them = _Removed(self.base, self.theirs, self.theirs_of)
+        removed_by_them = self._removed_by_them
         for datom in our_added:
             if datom.e < TX_BASE and self._is_ref(datom.a) and datom.v in removed_by_them:
                 take = self._taken(datom.e, datom.a)

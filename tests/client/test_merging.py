@@ -291,6 +291,30 @@ def test_a_reference_to_what_is_gone_is_a_conflict(made: Branches, take: str, fr
     assert len(db.db().q("[:find ?e ?f :where [?e :friend ?f]]")) == friends
 
 
+@pytest.mark.parametrize(("policy", "left"), [("ours", False), ("theirs", True)])
+def test_what_one_side_removed_and_the_other_changed_is_never_half_there(
+    made: Branches, policy: str, left: bool
+) -> None:
+    db, foo = made.fork()
+    db.transact([["db/retractEntity", ["name", "Al"]]])
+    foo.transact([{"name": "Al", "tag": [kw("new")]}])
+    for into, other, keeps in ((db, "foo", left), (foo, "db", not left)):
+        with pytest.raises(MergeConflict) as caught:
+            into.merge(other)
+        told = {c["attribute"].text for c in caught.value.data["conflicts"]}
+        assert told == {"name", "age", "tag"}
+        into.branch(f"{other}-in")
+        merged = made.conn(f"{other}-in")
+        merged.merge(other, policy=policy)
+        everything = merged.db().q(
+            "[:find ?n ?a ?t :where [?e :name ?n] [?e :age ?a] [?e :tag ?t]]"
+        )
+        assert everything == ({("Al", 1, kw(t)) for t in ("a", "b", "new")} if keeps else set())
+        assert merged.db().q("[:find ?e :where (or [?e :tag] [?e :age])]") == (
+            {(e,) for e in merged.db().q("[:find [?e ...] :where [?e :name]]")}
+        )
+
+
 def test_histories_that_crossed_have_two_bases(made: Branches) -> None:
     db, foo = made.fork()
     one = db.transact([{"name": "Al", "age": 2}])
