@@ -6,7 +6,6 @@ logs are read when they are needed, and what was read is kept for a while.
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -174,8 +173,10 @@ class Archive:
             # an append is noted a moment after it; somebody else's only when one looks
             await anyio.sleep(CATCH_UP_PAUSE_S * attempt)
             if attempt > 1 and self._refresh is not None:
-                with contextlib.suppress(NatalogError):
+                try:
                     await self._refresh(state)
+                except NatalogError:
+                    break
         table = self._tables.get(line.stream)
         if table is None or table.created_s != line.created_s:
             table = self._tables[line.stream] = Table(Commits(), created_s=line.created_s)
@@ -234,8 +235,12 @@ class Archive:
             line = await self._lines.of_lane(database, other.lane)
             if line is not None:
                 second = await self.table(line)
-                found[line.lane] = second.commits
-                todo.append(second)
+                # after that: whatever the other side has of this log is then in this log's table
+                own = await self._lines.of_lane(database, lane)
+                if own is not None:
+                    table = await self.table(own)
+                found = {lane: table.commits, line.lane: second.commits}
+                todo = deque([table, second])
         while todo:
             one = todo.popleft()
             wanted = [] if one.began is None else [one.began.commit]
