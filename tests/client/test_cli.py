@@ -98,6 +98,8 @@ def test_every_reading_command(service_url: str, people: str) -> None:
     assert len(json.loads(history.out)) == 2
     assert json.loads(natalog("branches", people, "--json", url=service_url).out) == ["db"]
     assert json.loads(natalog("db", "info", people, "--json", url=service_url).out)["max_eid"] == 2
+    counted = natalog("db", "info", people, "--counts", "--json", url=service_url)
+    assert json.loads(counted.out)["counts"][":name"] == 2
     listed = json.loads(natalog("db", "list", "--json", url=service_url).out)
     assert people in [entry["database"] for entry in listed]
     watched = natalog("watch", people, "--since", "0", "--count", "1", "--json", url=service_url)

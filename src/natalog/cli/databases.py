@@ -18,6 +18,7 @@ from natalog.cli.output import EdnOption, JsonOption, Output
 from natalog.cli.parsing import tx_data_argument
 from natalog.client import Client
 from natalog.core.limits import ASK_TIMEOUT_S
+from natalog.core.values import Keyword
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, describe and delete databases.")
 
@@ -89,6 +90,9 @@ def _cell(value: Any) -> Any:
 def info(
     name: NameArgument,
     branch: BranchOption = "db",
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Count the facts of each attribute.")
+    ] = False,
     nats: NatsOption = None,
     context: ContextOption = None,
     timeout: TimeoutOption = ASK_TIMEOUT_S,
@@ -97,13 +101,22 @@ def info(
 ) -> None:
     """Describe a branch of a database: newest transaction, size, settings."""
     out = Output(json, edn)
-    found = run_with_client(
-        nats, context, timeout, lambda client: client.database(name, branch).info()
-    )
-    if out.for_people:
-        out.table(["", "value"], found.items())
-    else:
+
+    async def work(client: Client) -> dict[str, Any]:
+        conn = client.database(name, branch)
+        described = dict(await conn.info())
+        if counts:
+            metrics = await (await conn.db()).metrics()
+            described["counts"] = metrics[Keyword("per-attr-counts")]
+        return described
+
+    found = run_with_client(nats, context, timeout, work)
+    if not out.for_people:
         out.fields(found)
+        return
+    counted = found.pop("counts", {})
+    by_size = sorted(counted.items(), key=lambda entry: (-entry[1], str(entry[0])))
+    out.table(["", "value"], [*found.items(), *by_size])
 
 
 @app.command()
