@@ -226,16 +226,19 @@ async def test_many_conflicts_are_all_told(service_config: Config) -> None:
 
 
 async def test_merges_by_two_services_lose_nothing(service_config: Config) -> None:
-    async with running(service_config()) as one:
-        async with running(service_config(nats=one.url)), natalog.connect(one.url) as client:
-            conn, foo = await forked(client)
-            for turn in range(10):
-                await conn.transact([{"n": 200 + turn}])
-                await foo.transact([{"n": 300 + turn}])
-                await conn.merge("foo")
-                await foo.merge("db")
-                assert (await foo.merge("db")).up_to_date
-            expected = {0, 100, *range(200, 210), *range(300, 310)}
-            assert await numbers(conn) == await numbers(foo) == expected
-            parents = [len(commit.parents) for commit in await conn.branch_history()]
-            assert parents.count(2) == 19, "all merges but the last one into the other branch"
+    async with (
+        running(service_config()) as one,
+        running(service_config(nats=one.url)),
+        natalog.connect(one.url) as client,
+    ):
+        conn, foo = await forked(client)
+        for turn in range(10):
+            await conn.transact([{"n": 200 + turn}])
+            await foo.transact([{"n": 300 + turn}])
+            await conn.merge("foo")
+            await foo.merge("db")
+            assert (await foo.merge("db")).up_to_date
+        expected = {0, 100, *range(200, 210), *range(300, 310)}
+        assert await numbers(conn) == await numbers(foo) == expected
+        parents = [len(commit.parents) for commit in await conn.branch_history()]
+        assert parents.count(2) == 19, "all merges but the last one into the other branch"
