@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Iterator
 
 import natalog_system
-from measure import Line
+from measure import Line, settle
 from natalog_system import Loaded
 
 from workloads import aggregates, queries
@@ -30,7 +29,7 @@ def run(bench: Bench) -> Iterator[Line]:
     db = None
     for _ in range(bench.protocol.runs):
         db = None
-        gc.collect()
+        settle()
         began = time.perf_counter()
         db = natalog_system.applied(natalog_system.empty(dataset), transactions)
         times.append((time.perf_counter() - began) * 1000)

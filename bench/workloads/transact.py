@@ -9,7 +9,7 @@ from typing import Any
 
 import natalog_system
 from datasets import Dataset
-from measure import Answer, Line, answer, check, percentile, whole_runs_ms
+from measure import Answer, Line, answer, check, percentile, settle, whole_runs_ms
 from natalog_system import ID, K
 
 from natalog.core.database import Database
@@ -94,6 +94,7 @@ def run(bench: Bench) -> Iterator[Line]:
 def latencies(name: str, db: Database, changes: list[dict[str, Any]], want: Answer) -> Line:
     """One transaction at a time on a database that is full."""
     times = []
+    settle()
     for number, change in enumerate(changes):
         tx = [{K(attribute): value for attribute, value in change.items()}]
         began = time.perf_counter()
