@@ -171,6 +171,7 @@ async def info(hub: Hub, database: str, branch: str, timeout_s: float) -> Struct
         lane=state.lane,
         max_tx=db.max_tx,
         max_eid=db.max_eid,
+        purge_horizon=db.purge_horizon,
         datoms=await to_thread.run_sync(len, db) if len(db.indexes) > 1000 else len(db),
         config=Struct(
             keep_history=db.config.keep_history,

@@ -53,6 +53,7 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
         latest_ms=latest,
         monotonic=monotonic,
         commit_id=commit_id,
+        purge_horizon=changes.tx if changes.purges else db.purge_horizon,
         window=CURRENT,
         _cache={},
     )

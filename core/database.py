@@ -60,6 +60,9 @@ class Database:
     monotonic: bool
     """Whether instants never went backwards, so that they order like transaction ids."""
     commit_id: UUID | None = None
+    purge_horizon: int | None = None
+    """The latest transaction that purged facts: a view that ends before it may show less than it
+    once did, and nothing that is wrong."""
     window: Window = CURRENT
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
     """Columns of this view that were computed already."""

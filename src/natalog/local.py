@@ -222,6 +222,7 @@ class Conn:
             "parents": list(self._repository.graph[self._branch.head].parents),
             "max_tx": value.max_tx,
             "max_eid": value.max_eid,
+            "purge_horizon": value.purge_horizon,
             "datoms": len(value),
             "config": {
                 "keep_history": self.config.keep_history,
