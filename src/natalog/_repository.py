@@ -32,6 +32,8 @@ from natalog.core.errors import (
 from natalog.core.materialise import materialised
 from natalog.core.merge import MergePlan, plan_merge, virtual_base
 from natalog.core.record import TxRecord, purge_refs
+from natalog.core.registry import EMPTY as NO_FUNCTIONS
+from natalog.core.registry import Registry as QueryRegistry
 from natalog.core.schema import TX_INSTANT
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Keyword, ms_instant
@@ -104,8 +106,17 @@ class Planned:
 class Repository:
     """The commits and branches of one database.  Safe to use from several threads."""
 
-    def __init__(self, name: str, config: DatabaseConfig, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: DatabaseConfig,
+        clock: Clock,
+        functions: _transact.Registry = _transact.EMPTY,
+        query_functions: QueryRegistry = NO_FUNCTIONS,
+    ) -> None:
         self.name = name
+        self.functions = functions
+        self.query_functions = query_functions
         self.config = config
         self.clock = clock
         self._lock = threading.RLock()
@@ -194,7 +205,9 @@ class Repository:
                 return replace(target.by_id[id], repeated=True)
             before = target.value
             above = (target.head, *self._parents(parents, target.head))
-            made = _transact.process(before, data, meta, now_ms=self.clock())
+            made = _transact.process(
+                before, data, meta, now_ms=self.clock(), functions=self.functions
+            )
             record = _record(made, before, id, above, "merge" if parents else "transaction")
             commit = commit_id(record.encode())
             report = report_of(made, commit, id, self.name, branch)

@@ -51,6 +51,8 @@ from natalog.core.errors import (
 from natalog.core.limits import CONFLICTS_MAX
 from natalog.core.materialise import materialised
 from natalog.core.pull import pull, pull_many
+from natalog.core.registry import EMPTY as NO_FUNCTIONS
+from natalog.core.registry import Registry as QueryRegistry
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, instant_ms, ms_instant
 from natalog.core.versioning import forked
@@ -88,11 +90,15 @@ class Registry:
         schema_flexibility: str = "write",
         initial_tx: Any = None,
         clock: Clock | None = None,
+        functions: _transact.Registry = _transact.EMPTY,
+        query_functions: QueryRegistry = NO_FUNCTIONS,
         **settings: Any,
     ) -> Conn:
         """Create a database and return the connection to it.
 
         ``clock`` gives the instants of transactions; a pinned one makes them reproducible.
+        ``functions`` are what transactions may call (`natalog.core.transact.Registry`),
+        ``query_functions`` what queries and pulls may (`natalog.core.registry.Registry`).
         Otherwise as `natalog.Client.create_database`.
         """
         checked_name(name)
@@ -101,7 +107,7 @@ class Registry:
         config = DatabaseConfig.from_mapping(
             {**settings, "keep_history": keep_history, "schema_flexibility": schema_flexibility}
         )
-        repository = Repository(name, config, clock or _machine_clock)
+        repository = Repository(name, config, clock or _machine_clock, functions, query_functions)
         conn = Conn(repository)
         if initial_tx is not None:
             conn.transact(read(initial_tx) if isinstance(initial_tx, str) else initial_tx)
@@ -366,6 +372,12 @@ class Conn:
     def _now(self) -> int:
         return self._repository.clock()
 
+    def _process(self, value: Value, data: Any, meta: Any) -> CoreReport:
+        """A transaction on any value, with the functions of the database."""
+        return _transact.process(
+            value, data, meta, now_ms=self._now(), functions=self._repository.functions
+        )
+
 
 def _place(reports: list[TxReport], since: Any) -> int:
     point = time_point(since)
@@ -429,6 +441,11 @@ class Database:
         """The newest transaction that this value contains."""
         return self.value.max_tx
 
+    @property
+    def functions(self) -> QueryRegistry:
+        """What queries and pulls on this value may call beside the built-in functions."""
+        return self._conn._repository.query_functions
+
     def as_of(self, t: int | datetime | TxReport) -> Database:
         """The facts as they were after transaction ``t``, or at an instant."""
         return Database(self.value.as_of(time_point(t)), self._conn)
@@ -465,13 +482,15 @@ class Database:
         self, pattern: Any, eid: Any, *, timeout: float | None = None
     ) -> dict[Any, Any] | None:
         """The tree that ``pattern`` describes from one entity on; None when nothing is there."""
-        return pull(self.value, pull_pattern(pattern), eid)
+        return pull(self.value, pull_pattern(pattern), eid, functions=self.functions)
 
     def pull_many(
         self, pattern: Any, eids: Sequence[Any], *, timeout: float | None = None
     ) -> list[dict[Any, Any] | None]:
         """`pull` for several entities, in their order."""
-        return list(pull_many(self.value, pull_pattern(pattern), list(eids)))
+        return list(
+            pull_many(self.value, pull_pattern(pattern), list(eids), functions=self.functions)
+        )
 
     def entity(self, eid: Any, *, timeout: float | None = None) -> dict[Any, Any] | None:
         """All attributes of an entity with ``:db/id``; None when there is none."""
@@ -543,12 +562,12 @@ class Database:
             return self.value
         base = forked(materialised(self._made.base.on_lane(lane)), lane)
         data, meta = transaction(self._made.tx_data, self._made.tx_meta)
-        made = _transact.process(base, data, meta, now_ms=self._conn._now())
+        made = self._conn._process(base, data, meta)
         return made.db_after
 
     def _speculate(self, tx_data: Any, tx_meta: Any) -> CoreReport:
         data, meta = transaction(tx_data, tx_meta)
-        return _transact.process(self.value, data, meta, now_ms=self._conn._now())
+        return self._conn._process(self.value, data, meta)
 
 
 def run_query(
@@ -610,10 +629,12 @@ def _run(
             return time.monotonic() > end
 
     named = {"order_by": _order_by(order_by), "limit": limit, "offset": offset}
+    functions = [one.functions for one in inputs if isinstance(one, Database)]
     return _query.q(
         query,
         *[one.value if isinstance(one, Database) else one for one in inputs],
         **{name: value for name, value in named.items() if value is not None},
+        functions=functions[0] if functions else NO_FUNCTIONS,
         expired=expired,
         fuel=fuel,
         plan=plan,
