@@ -49,7 +49,7 @@ from natalog.core.query import Plan, QueryResult, q
 from natalog.core.query.ast import InSource, Query
 from natalog.core.query.parse import parse_query
 from natalog.core.registry import Registry
-from natalog.core.transact import Conflict
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.values import Keyword, make_set, ms_instant
 
 log = logging.getLogger("natalog.query")
@@ -79,7 +79,7 @@ class Answer:
     rows: int = 0
 
 
-Conflicts = Callable[[Database, Any, int], list[Conflict]]
+Conflicts = Callable[[Database, Any, int], list[SchemaConflict]]
 """`core.transact.schema_conflicts` with clock and functions bound: (database, tx-data, limit)."""
 Job = Callable[[Expired], Answer]
 

@@ -47,7 +47,8 @@ from natalog.core.errors import (
     NatalogError,
     Unavailable,
 )
-from natalog.core.transact import Conflict, process, schema_conflicts
+from natalog.core.schema_conflict import SchemaConflict
+from natalog.core.transact import process, schema_conflicts
 
 log = logging.getLogger("natalog.service")
 
@@ -92,7 +93,7 @@ class Service:
         def transact(db: Any, tx_data: Any, tx_meta: Any) -> Any:
             return process(db, tx_data, tx_meta, now_ms=clock(), functions=transact_functions)
 
-        def conflicts(db: Any, tx_data: Any, limit: int) -> list[Conflict]:
+        def conflicts(db: Any, tx_data: Any, limit: int) -> list[SchemaConflict]:
             return schema_conflicts(
                 db, tx_data, now_ms=clock(), functions=transact_functions, limit=limit
             )
@@ -425,6 +426,7 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
             runtime.on_restart = _restarted(service)
             try:
                 await service.start()
+                tasks.start_soon(_watch_connection, port, name="nats connection")
                 yield service
             finally:
                 with anyio.CancelScope(shield=True):

@@ -16,18 +16,19 @@ one refuses the transaction, and `db` is what it was.
 from __future__ import annotations
 
 from natalog.core.changes import Changes, Purge
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.transact.functions import EMPTY, Registry
-from natalog.core.transact.process import Conflict, next_tx, process, schema_conflicts
+from natalog.core.transact.process import next_tx, process, schema_conflicts
 from natalog.core.transact.report import TxReport
 from natalog.core.values import Keyword
 
 __all__ = [
     "EMPTY",
     "Changes",
-    "Conflict",
     "Keyword",
     "Purge",
     "Registry",
+    "SchemaConflict",
     "TxReport",
     "next_tx",
     "process",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.errors import NatalogError, TransactSchema, TransactSyntax
 from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
 from natalog.core.materialise import materialised
 from natalog.core.schema import TX_INSTANT
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.shown import shown
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.ensure import ask_reports, ask_specs, check_specs, check_valid_times
@@ -61,19 +62,6 @@ def process(
     return _report(work, db, tx_meta)
 
 
-class Conflict(NamedTuple):
-    """What forbids a change of a declared attribute.
-
-    ``entities`` and ``values`` are in the way, a bounded number of them; both are empty where the
-    rules forbid the change whatever the data are.
-    """
-
-    attribute: Keyword
-    message: str
-    entities: list[int]
-    values: list[Any]
-
-
 def schema_conflicts(
     db: Database,
     tx_data: Any,
@@ -81,7 +69,7 @@ def schema_conflicts(
     now_ms: int,
     functions: Registry = EMPTY,
     limit: int = CONFLICTS_MAX,
-) -> list[Conflict]:
+) -> list[SchemaConflict]:
     """Everything that forbids the changes of declarations in ``tx_data``; nothing is applied.
 
     Empty when the transaction may be applied.  ``limit``: entities, and values, that one conflict
@@ -103,7 +91,7 @@ def schema_conflicts(
         if not found:
             raise
     return [
-        Conflict(
+        SchemaConflict(
             error.data["attribute"],
             error.message,
             list(error.data.get("entities", ())),

@@ -17,6 +17,7 @@ from __future__ import annotations
 from natalog.client import Client, Conn, Database, Feed, Timeout, connect
 from natalog.core import errors
 from natalog.core.errors import NatalogError
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.values import Datom, Keyword, Symbol, Tagged, kw
 from natalog.report import (
     Commit,
@@ -27,7 +28,6 @@ from natalog.report import (
     QueryPlan,
     QueryStats,
     Rejection,
-    SchemaConflict,
     Transaction,
     TxReport,
 )

@@ -53,6 +53,7 @@ from natalog.core.materialise import materialised
 from natalog.core.pull import pull, pull_many
 from natalog.core.registry import EMPTY as NO_FUNCTIONS
 from natalog.core.registry import Registry as QueryRegistry
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Datom, instant_ms, ms_instant
 from natalog.core.versioning import forked
@@ -63,7 +64,6 @@ from natalog.report import (
     QueryAnswer,
     QueryPlan,
     QueryStats,
-    SchemaConflict,
     Transaction,
     TxReport,
 )
@@ -548,13 +548,12 @@ class Database:
         (20).  Raises what refuses the transaction for another reason.
         """
         data, _ = transaction(tx_data, None)
-        found = _transact.schema_conflicts(
+        return _transact.schema_conflicts(
             self.value,
             data,
             now_ms=self._conn._now(),
             limit=CONFLICTS_MAX if limit is None else limit,
         )
-        return [SchemaConflict(*conflict) for conflict in found]
 
     def on_lane(self, lane: int) -> Value:
         """This value as a branch with ``lane`` would hold it: speculative ids come from there."""

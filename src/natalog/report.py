@@ -86,19 +86,6 @@ class Commit:
     instant: datetime | None = None
 
 
-class SchemaConflict(NamedTuple):
-    """What forbids a change of a declared attribute.
-
-    ``entities`` and ``values`` are in the way, a bounded number of them; both are empty where the
-    rules forbid the change whatever the data are.
-    """
-
-    attribute: Keyword
-    message: str
-    entities: list[int]
-    values: list[Any]
-
-
 class Transaction(NamedTuple):
     """What one transaction did: its id, its instant, its datoms in EAVT order."""
 

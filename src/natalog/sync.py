@@ -24,6 +24,7 @@ from natalog._shapes import MAIN_BRANCH
 from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
 from natalog.core.errors import NatalogError, Unavailable
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.values import Datom
 from natalog.report import (
     Commit,
@@ -32,7 +33,6 @@ from natalog.report import (
     PublishAck,
     QueryPlan,
     Rejection,
-    SchemaConflict,
     Transaction,
     TxReport,
 )

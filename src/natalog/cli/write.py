@@ -35,8 +35,9 @@ from natalog.cli.read import DatabaseArgument
 from natalog.client import Client
 from natalog.core.errors import NatalogError
 from natalog.core.limits import ASK_TIMEOUT_S
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.values import Keyword
-from natalog.report import PublishAck, SchemaConflict, TxReport
+from natalog.report import PublishAck, TxReport
 
 TxDataArgument = Annotated[
     str | None,

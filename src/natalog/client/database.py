@@ -17,11 +17,11 @@ from natalog._shapes import (
 )
 from natalog.client.session import READ, Answer, Session
 from natalog.core.limits import QUERY_TIMEOUT_S
+from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.values import Datom, Tagged
 from natalog.report import (
     QueryAnswer,
     QueryPlan,
-    SchemaConflict,
     TxReport,
     as_value,
     datoms_from_rows,
