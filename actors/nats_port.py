@@ -92,7 +92,6 @@ class NatsPort:
         self.closed = asyncio.Event()
         self.disconnects = 0
         self.errors = 0
-        self.forbidden: str | None = None
         self.on_reconnect: list[Callable[[], None]] = []
 
     @classmethod
@@ -154,20 +153,13 @@ class NatsPort:
         connected = self._client.connected_url
         return "" if connected is None else str(connected.geturl())
 
-    @property
-    def server_version(self) -> str:
-        return str(self._client._server_info.get("version", ""))
-
     async def wait_connected(self) -> None:
         """Wait until the connection is up."""
         await self._connected.wait()
 
     async def _on_error(self, error: Exception) -> None:
         self.errors += 1
-        text = str(error)
-        if "permissions violation" in text.lower():
-            self.forbidden = text
-        log.warning("nats: %s", text or type(error).__name__)
+        log.warning("nats: %s", str(error) or type(error).__name__)
 
     async def _on_disconnect(self) -> None:
         self.disconnects += 1

@@ -170,7 +170,6 @@ class BranchState:
         self.ids: dict[str, Place] = {}
         self.ingest_seq = 0
         self.commits = Commits()
-        self.log_bytes = 0
         self.first_hash = ""
         self._held: OrderedDict[int, Database] = OrderedDict()
         self.failure: NatalogError | None = None
@@ -226,7 +225,7 @@ class BranchState:
             applied.append(Applied(record, commit, before, db))
         if placed.seq == 1:
             self.first_hash = placed.block.hash.hex()
-        self.advance(db, placed.position, placed.size)
+        self.advance(db, placed.position)
         return applied
 
     def _after(self, db: Database, record: TxRecord, commit: UUID, seq: int) -> Database:
@@ -277,11 +276,10 @@ class BranchState:
         if entry.ingest_seq is not None:
             self.ingest_seq = max(self.ingest_seq, entry.ingest_seq)
 
-    def advance(self, db: Database, position: Position, size: int) -> None:
+    def advance(self, db: Database, position: Position) -> None:
         """Take over the value after a block."""
         self.db = db
         self.position = position
-        self.log_bytes += size
 
     @property
     def waiting(self) -> int:

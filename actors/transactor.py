@@ -211,7 +211,7 @@ class Transactor(Actor):
                 if attempt + 1 == FENCED_ATTEMPTS:
                     raise
                 await self._catch_up()
-        state.advance(state.db, at, len(block))
+        state.advance(state.db, at)
         state.ended = self.failure = LineEnded(state.database, state.branch, end.successor)
         state.fail(state.ended)
         self._scope.cancel()
@@ -373,7 +373,7 @@ class Transactor(Actor):
                         one.record.parents,
                         time.time_ns() // 1_000_000 if instant is None else instant,
                     )
-            state.advance(group[-1].after, at, len(block))
+            state.advance(group[-1].after, at)
             state.announce()
             for one in group:
                 await self._answer(one)

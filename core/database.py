@@ -33,8 +33,9 @@ from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.shown import shown
 from natalog.core.values import Datom, Keyword, as_keyword, instant_ms, kw
 
-_NO_INSTANTS: Final = Instants(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-_NO_ROWS: Final[Ints] = np.empty((4, 0), dtype=np.int64)
+_NONE: Final[Ints] = np.empty(0, dtype=np.int64)
+_NO_INSTANTS: Final = Instants(_NONE, _NONE)
+_NO_FACTS: Final = Facts(_NONE, _NONE, _NONE, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +163,7 @@ class Database:
         """The instant of every transaction."""
         index = self.indexes.get(TX_INSTANT)
         if index is None:
-            return Instants(_NO_ROWS[0], _NO_ROWS[0])
+            return _NO_INSTANTS
         rows = index.aevt.current()
         return Instants(rows[0], rows[1])
 
@@ -193,7 +194,7 @@ class Database:
             return found
         index = self.indexes.get(attr)
         if index is None:
-            return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
+            return _NO_FACTS
         if self.is_current:
             e, v, tx, _ = index.aevt.current()
             facts = Facts(e, v, tx, None)
@@ -217,7 +218,7 @@ class Database:
         """The visible facts of one attribute and entity."""
         index = self.indexes.get(attr)
         if index is None:
-            return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
+            return _NO_FACTS
         rows = index.aevt.with_first(e)
         return live_facts(rows) if self.window is CURRENT else self._select(attr, rows)
 
@@ -225,7 +226,7 @@ class Database:
         """The visible facts of one attribute with one encoded value, ordered by entity."""
         index = self.indexes.get(attr)
         if index is None:
-            return Facts(_NO_ROWS[0], _NO_ROWS[0], _NO_ROWS[0], None)
+            return _NO_FACTS
         if index.avet is None or (self._picks_latest(attr) and not self.is_current):
             facts = self.scan(attr)
             hit = facts.v == entry

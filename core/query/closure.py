@@ -21,6 +21,7 @@ import numpy as np
 from natalog.core.errors import QueryWhere
 from natalog.core.index.pool import Ints
 from natalog.core.query.ast import Clause, Const, Not, Or, Pattern, Rule, RuleCall, Var
+from natalog.core.query.bodies import run_bodies
 from natalog.core.query.column import Column, constant, matches, may_be_refs, packed, united
 from natalog.core.query.context import Context
 from natalog.core.query.estimate import estimate
@@ -135,7 +136,7 @@ def linear_closure(ctx: Context, form: Linear, spots: Spots, seed: Relation) -> 
         starts = seed.project([str(n) for n in form.moving])
         moves = _moves_from(ctx, form, starts, forward=True)
         return None if moves is None else _from_starts(ctx, form, moves, starts, names)
-    ends = _ends(ctx, form, seed.project([str(n) for n in form.kept]))
+    ends = run_bodies(ctx, form.ends, seed.project([str(n) for n in form.kept]))
     last = ends.project([str(n) for n in form.moving])
     moves = _moves_from(ctx, form, last, forward=False)
     return None if moves is None else _from_ends(form, moves, ends, names, ctx)
@@ -248,7 +249,7 @@ def _from_starts(
     names: list[str],
 ) -> Relation:
     """Walk from the values at the moving spots (all there are without a seed) to the ends."""
-    before = _ends(ctx, form, None) if seed is None else None
+    before = run_bodies(ctx, form.ends, UNIT) if seed is None else None
     if before is not None:
         starts = [before.columns[str(n)] for n in form.moving]
     else:
@@ -257,10 +258,11 @@ def _from_starts(
     nodes = _Nodes(ctx, [starts, moves[0], moves[1]])
     begin, source, target = nodes.ids
     roots = np.unique(np.concatenate((begin, source))) if seed is None else np.unique(begin)
-    pairs = _walk(ctx, roots.tolist(), _adjacent(source, target))
+    counts, reached_by = _walk(ctx, [[root] for root in roots.tolist()], _adjacent(source, target))
+    pairs = (np.repeat(roots, counts), reached_by)
     if before is None:
         reached = nodes.relation([str(n) for n in form.moving], np.unique(pairs[1]))
-        before = _ends(ctx, form, reached)
+        before = run_bodies(ctx, form.ends, reached)
         ends = _Nodes(ctx, [*nodes.as_columns(), [before.columns[str(n)] for n in form.moving]])
         nodes, found = ends, ends.ids[-1]
         pairs = (ends.ids[0][pairs[0]], ends.ids[0][pairs[1]])
@@ -287,35 +289,12 @@ def _from_ends(
     starts: list[list[int]] = [[] for _ in range(len(first))]
     for origin, node in zip(origins.tolist(), last.tolist(), strict=True):
         starts[origin].append(node)
-    found: list[int] = []
-    counts: list[int] = []
-    for begin in starts:
-        reached = _reach(begin, adjacent)
-        found.extend(reached)
-        counts.append(len(reached))
-        ctx.tick(len(found))
+    counts, found = _walk(ctx, starts, adjacent)
     rows = np.repeat(first, counts)
-    columns = nodes.relation([str(n) for n in form.moving], np.array(found, np.int64)).columns
+    columns = nodes.relation([str(n) for n in form.moving], found).columns
     for name in kept:
         columns[name] = ends.columns[name].take(rows)
     return Relation({name: columns[name] for name in names}, len(found)).distinct()
-
-
-def _ends(ctx: Context, form: Linear, seed: Relation | None) -> Relation:
-    """The answers of the bodies without recursion, by position."""
-    width = len(form.moving) + len(form.kept)
-    names = [str(n) for n in range(width)]
-    parts: list[Relation] = []
-    for rule in form.ends:
-        params = [var.name for var in rule.params]
-        start = UNIT
-        if seed is not None:
-            renamed = {params[int(n)]: column for n, column in seed.columns.items()}
-            start = Relation(renamed, seed.count)
-        found = solved(ctx, rule.clauses, start, params)
-        columns = {str(n): found.columns[param] for n, param in enumerate(params)}
-        parts.append(Relation(columns, found.count))
-    return union(parts, names, ctx.pool)
 
 
 # --- graphs --------------------------------------------------------------------------------------
@@ -355,16 +334,18 @@ def _adjacent(source: Ints, target: Ints) -> dict[int, list[int]]:
     return found
 
 
-def _walk(ctx: Context, roots: list[int], adjacent: dict[int, list[int]]) -> tuple[Ints, Ints]:
-    """Pairs of a root and every node it reaches, itself included."""
+def _walk(
+    ctx: Context, starts: list[list[int]], adjacent: dict[int, list[int]]
+) -> tuple[list[int], Ints]:
+    """What each group of starts reaches, itself included: how many nodes each, and the nodes."""
     found: list[int] = []
     counts: list[int] = []
-    for root in roots:
-        reached = _reach([root], adjacent)
+    for begin in starts:
+        reached = _reach(begin, adjacent)
         found.extend(reached)
         counts.append(len(reached))
         ctx.tick(len(found))
-    return np.repeat(np.array(roots, np.int64), counts), np.array(found, np.int64)
+    return counts, np.array(found, np.int64)
 
 
 def _reach(starts: list[int], adjacent: dict[int, list[int]]) -> list[int]:

@@ -56,8 +56,10 @@ class Relation:
 
     def distinct(self) -> Relation:
         """Equal rows once."""
-        if not self.columns or self.count < 2:
-            return Relation(self.columns, min(self.count, 1) if not self.columns else self.count)
+        if self.count < 2:
+            return self
+        if not self.columns:
+            return UNIT
         rows = first_of_each(self.key())
         return self if len(rows) == self.count else self.take(rows)
 

@@ -18,10 +18,11 @@ import numpy as np
 from natalog.core.errors import QueryWhere
 from natalog.core.index.pool import ValuePool
 from natalog.core.query.ast import Blank, Call, Clause, Const, Not, Or, Pattern, Rule, RuleCall, Var
+from natalog.core.query.bodies import named, numbered, run_bodies
 from natalog.core.query.closure import linear, linear_closure
 from natalog.core.query.column import Column, aligned, constant, recoded
 from natalog.core.query.context import Context
-from natalog.core.query.relation import UNIT, Relation, empty, union
+from natalog.core.query.relation import UNIT, Relation, empty
 from natalog.core.query.solve import solved
 
 Spots = frozenset[int]
@@ -91,19 +92,6 @@ def _joined(
     return bound.join(found.distinct())
 
 
-def _named(seed: Relation, rule: Rule) -> Relation:
-    """Positions renamed to the parameters of a body."""
-    params = rule.params
-    columns = {params[int(spot)].name: column for spot, column in seed.columns.items()}
-    return Relation(columns, seed.count)
-
-
-def _numbered(found: Relation, rule: Rule) -> Relation:
-    """The parameters of a body renamed to positions."""
-    columns = {str(spot): found.columns[var.name] for spot, var in enumerate(rule.params)}
-    return Relation(columns, found.count)
-
-
 def _check_required(rule: Rule, spots: Spots) -> None:
     for spot, var in enumerate(rule.required):
         if spot not in spots:
@@ -117,13 +105,9 @@ def _once(ctx: Context, rules: Sequence[Rule], spots: Spots, seed: Relation) -> 
     names = [str(spot) for spot in range(len(rules[0].params))]
     if not seed.count:
         return empty(names, ctx.pool)
-    parts = []
     for rule in rules:
         _check_required(rule, spots)
-        params = [var.name for var in rule.params]
-        found = solved(ctx, rule.clauses, _named(seed, rule), params)
-        parts.append(_numbered(found, rule))
-    return union(parts, names, ctx.pool)
+    return run_bodies(ctx, rules, seed)
 
 
 # --- recursion -----------------------------------------------------------------------------------
@@ -321,7 +305,7 @@ class Fixpoint:
                         if name in begun:
                             self._derive(rule, rule.clauses, UNIT)
                     elif demand.new.count and name not in self.unrestricted:
-                        self._derive(rule, rule.clauses, _named(demand.new, rule))
+                        self._derive(rule, rule.clauses, named(demand.new, rule))
                     self._continue(name, spots, demand, rule)
 
     def _continue(self, name: str, spots: Spots, demand: Growing, rule: Rule) -> None:
@@ -333,7 +317,7 @@ class Fixpoint:
                 inner = [call.name for branch in clause.branches for call in _calls(branch)]
                 if any(name in self.group and self.answers[name].new.count for name in inner):
                     # recursion inside an "or" runs again with all that is known
-                    seed = _named(demand.all, rule) if spots else UNIT
+                    seed = named(demand.all, rule) if spots else UNIT
                     self._derive(rule, rule.clauses, seed)
                 continue
             if not isinstance(clause, RuleCall) or clause.name not in self.group:
@@ -345,7 +329,7 @@ class Fixpoint:
                 continue
             start = _joined(self.ctx, clause, UNIT, new, len(clause.args))
             if spots:
-                asked = _named(demand.all, rule)
+                asked = named(demand.all, rule)
                 shared = [column for column in asked.columns if column in start.columns]
                 if shared:
                     start = start.join(asked)
@@ -362,7 +346,7 @@ class Fixpoint:
         for other in seeds[1:]:
             seed = seed.product(other)
         found = solved(self.ctx, clauses, seed, params)
-        self.answers[rule.name].add(_numbered(found, rule))
+        self.answers[rule.name].add(numbered(found, rule))
 
     def _rest(self, rule: Rule, number: int) -> tuple[Clause, ...]:
         """The clauses of a body without one."""

@@ -46,16 +46,10 @@ def match_pattern(ctx: Context, pattern: Pattern, bound: Relation) -> Relation:
     terms: list[Term] = [*pattern.terms, *([_BLANK] * (5 - len(pattern.terms)))]
     bound, terms, hidden = _resolve_refs(ctx, source, bound, terms)
     if not bound.count:
-        return empty([*bound.columns, *pattern_vars(pattern)], ctx.pool).project(
-            [
-                *dict.fromkeys(
-                    [*(n for n in bound.columns if n not in hidden), *pattern_vars(pattern)]
-                )
-            ],
-            distinct=False,
-        )
+        kept = [name for name in bound.columns if name not in hidden]
+        return empty(list(dict.fromkeys([*kept, *pattern_vars(pattern)])), ctx.pool)
     attrs = _attributes(source, bound, terms)
-    if len(attrs) == 1 and not isinstance(terms[1], Var):
+    if len(attrs) == 1 and not isinstance(terms[_A], Var):
         found = _match_attribute(ctx, source, attrs[0], bound, terms)
     else:
         found = _match_attributes(ctx, source, attrs, bound, terms)
@@ -77,21 +71,21 @@ def _resolve_refs(
     """
     terms = list(terms)
     hidden: list[str] = []
-    attr = terms[1]
+    attr = terms[_A]
     if isinstance(attr, Const) and isinstance(attr.value, str):
         named = as_keyword(attr.value)
         if not isinstance(named, Keyword):
             raise QueryWhere(f"{attr.value!r} is no attribute.", attribute=attr.value)
-        attr = terms[1] = Const(named)
+        attr = terms[_A] = Const(named)
     elif isinstance(attr, Const) and type(attr.value) is int:
         ident = db.schema.ident_of(attr.value)
-        attr = terms[1] = Const(attr.value if ident is None else ident)
+        attr = terms[_A] = Const(attr.value if ident is None else ident)
     value_is_ref = False
     if isinstance(attr, Const) and isinstance(attr.value, Keyword):
         declared = db.schema.get(attr.value)
         value_is_ref = declared is not None and declared.is_ref
-    for spot in (0, 2, 3):
-        if spot == 2 and not value_is_ref:
+    for spot in (_E, _V, _TX):
+        if spot == _V and not value_is_ref:
             continue
         term = terms[spot]
         if isinstance(term, Const):
@@ -155,14 +149,14 @@ def _resolve_column(
 
 def _attributes(db: Database, bound: Relation, terms: list[Term]) -> list[Keyword]:
     """The attributes that a pattern can match."""
-    attr = terms[1]
+    attr = terms[_A]
     if isinstance(attr, Const):
         return [attr.value] if isinstance(attr.value, Keyword) else []
     if isinstance(attr, Var) and attr.name in bound.columns:
         column = bound.columns[attr.name]
         seen = column._replace(data=np.unique(column.data)).values()
         return [value for value in seen if isinstance(value, Keyword) and value in db.indexes]
-    first = terms[0]
+    first = terms[_E]
     entities: list[int] | None = None
     if isinstance(first, Const):
         entities = [first.value] if isinstance(first.value, int) else []
@@ -262,7 +256,7 @@ def _fetch(
     db: Database, attr: Keyword, kind: Any, bound: Relation, terms: list[Term]
 ) -> tuple[Facts | None, Ints | None]:
     """Facts that may match, and the row of ``bound`` each goes with (None: not joined yet)."""
-    first, value = terms[0], terms[2]
+    first, value = terms[_E], terms[_V]
     if isinstance(first, Const):
         if type(first.value) is not int or not LONG_MIN <= first.value <= LONG_MAX:
             return None, None
@@ -330,7 +324,7 @@ def _match_attributes(
     ctx: Context, db: Database, attrs: list[Keyword], bound: Relation, terms: list[Term]
 ) -> Relation:
     """Join ``bound`` with the facts of many attributes, the attribute itself a column."""
-    attr = terms[1]
+    attr = terms[_A]
     parts: list[Relation] = []
     names = [term.name for term in terms if isinstance(term, Var)]
     seed_names = [name for name in dict.fromkeys(names) if name in bound.columns]
@@ -345,7 +339,7 @@ def _match_attributes(
             if not part_seed.count:
                 continue
         plain = list(terms)
-        plain[1] = Const(keyword)
+        plain[_A] = Const(keyword)
         resolved, plain, hidden = _resolve_refs(ctx, db, part_seed, plain)
         part = _match_attribute(ctx, db, keyword, resolved, plain)
         if hidden:
@@ -363,7 +357,7 @@ def _match_attributes(
         ctx.tick(part.count)
     out = list(dict.fromkeys([*seed_names, *names]))
     if not parts:
-        return empty(list(dict.fromkeys([*bound.columns, *names])), ctx.pool)
+        return _nothing(ctx, bound, terms)
     if not out:
         return bound
     columns = {name: united([part.columns[name] for part in parts], ctx.pool) for name in out}
