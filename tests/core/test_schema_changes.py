@@ -12,7 +12,7 @@ from natalog.core.edn import read
 from natalog.core.errors import TransactSchema
 from natalog.core.limits import CONFLICTS_MAX
 from natalog.core.schema import Attribute
-from natalog.core.transact import Conflict, process, schema_conflicts
+from natalog.core.transact import SchemaConflict, process, schema_conflicts
 from natalog.core.values import Keyword, kw
 
 BASE = """
@@ -232,7 +232,7 @@ def test_a_refused_change_names_the_attribute_and_its_entity() -> None:
     assert caught.value.data == {"attribute": kw("age"), "entity": 2, "entities": [50]}
 
 
-def conflicts(db: Database, text: str, **options: Any) -> list[Conflict]:
+def conflicts(db: Database, text: str, **options: Any) -> list[SchemaConflict]:
     return schema_conflicts(db, read(text), now_ms=0, **options)
 
 
