@@ -131,7 +131,7 @@ class Inspector:
         fields_of(request.body(), (), "list")
         entries = await self._catalog.databases()
         for entry in entries:
-            self._metrics.branches.labels(entry.name).set(len(entry.branches))
+            self._metrics.branches[entry.name] = len(entry.branches)
         return Struct(databases=[entry_struct(entry) for entry in entries])
 
     async def _info(self, request: Request) -> Struct:
@@ -146,7 +146,7 @@ class Inspector:
         fields_of(request.body(), (), "branches")
         await self._hub.settle(request.database)
         names = await self._catalog.branches(request.database)
-        self._metrics.branches.labels(request.database).set(len(names))
+        self._metrics.branches[request.database] = len(names)
         return Struct(branches=names)
 
     async def _later(self, request: Request) -> Struct:

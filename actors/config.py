@@ -1,9 +1,9 @@
-"""Settings of a service: defaults, a TOML file over them, the command line over that."""
+"""Settings of a service: defaults, over them a TOML file, the environment, the command line."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from natalog.core.errors import InvalidConfig
 from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
 
 ROLES: Final = ("all", "transactor", "query", "gc")
+ENVIRONMENT_PREFIX: Final = "NATALOG_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,9 @@ class ServiceConfig:
     ``nats``: URL of a server that runs elsewhere; None starts a child server with its data under
     ``data``, listening on ``listen``.  ``role``: which actors run.  ``query_workers``: threads
     that answer reads.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
-    streams, on a cluster.  ``branch_idle_s``: a branch other than the main one that nobody used for
-    so long gives its actor back.  ``options``: for nats-py (credentials, TLS).
+    streams, on a cluster.  ``nats_monitoring``: URL of the monitoring endpoint of a server that
+    runs elsewhere, for metrics.  ``branch_idle_s``: a branch other than the main one that nobody
+    used for so long gives its actor back.  ``options``: for nats-py (credentials, TLS).
     """
 
     nats: str | None = None
@@ -34,6 +36,7 @@ class ServiceConfig:
     query_workers: int = 4
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
+    nats_monitoring: str | None = None
     sync_interval: str = "always"
     max_payload_bytes: int = REQUEST_BYTES_MAX
     replicas: int = 1
@@ -72,10 +75,14 @@ class ServiceConfig:
         return host.strip("[]"), int(port)
 
     @classmethod
-    def load(cls, path: Path | None = None, **overrides: Any) -> ServiceConfig:
-        """The settings of a TOML file, with ``overrides`` over them.
+    def load(
+        cls, path: Path | None = None, environ: Mapping[str, str] | None = None, **overrides: Any
+    ) -> ServiceConfig:
+        """The settings of a TOML file, over them those of ``environ``, over them ``overrides``.
 
-        Raises `InvalidConfig` for a key that does not exist or a value that does not fit.
+        The variable of ``metrics_port`` is ``NATALOG_METRICS_PORT``, and so on for every setting
+        but ``options``.  Raises `InvalidConfig` for a key that does not exist or a value that does
+        not fit.
         """
         settings: dict[str, Any] = {}
         if path is not None:
@@ -85,6 +92,7 @@ class ServiceConfig:
                 raise InvalidConfig(
                     f"The configuration {path} cannot be read: {error}.", path=str(path)
                 ) from error
+        settings.update(_from_environment(environ or {}))
         settings.update(overrides)
         known = {field.name for field in fields(cls)}
         for key in settings:
@@ -96,6 +104,37 @@ class ServiceConfig:
             return replace(cls(), **settings)
         except TypeError as error:
             raise InvalidConfig(f"The configuration does not fit: {error}.") from error
+
+
+def variables() -> dict[str, str]:
+    """The settings that the environment can hold, with the names of their variables."""
+    named = (field.name for field in fields(ServiceConfig) if field.name != "options")
+    return {name: f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in named}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the variables say, as values of the settings' types; an empty one says nothing."""
+    types = {field.name: str(field.type) for field in fields(ServiceConfig)}
+    found: dict[str, Any] = {}
+    for name, variable in variables().items():
+        text = environ.get(variable, "").strip()
+        if not text:
+            continue
+        kind = types[name].partition(" | ")[0]
+        try:
+            found[name] = _READ.get(kind, str)(text)
+        except (KeyError, ValueError):
+            raise InvalidConfig(
+                f"{variable} is {text!r}; it must be a value of {kind}.", key=variable, value=text
+            ) from None
+    return found
+
+
+_READ: Final[Mapping[str, Callable[[str], Any]]] = {
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False, "1": True, "0": False}[text.lower()],
+}
 
 
 def _require(fits: bool, key: str, value: Any, wanted: str) -> None:

@@ -83,6 +83,7 @@ class GcActor(Actor):
         found = await self._catalog.orphans()
         size = sum(item["bytes"] for item in found)
         self._metrics.gc_runs.inc()
+        self._metrics.gc_last_run.set_to_current_time()
         self._metrics.gc_garbage.set(size)
         log.info("gc: %d streams with %d bytes belong to no database", len(found), size)
         self.last = found

@@ -64,12 +64,9 @@ class Follower(Actor):
     async def _follow(self) -> None:
         await catch_up(self.state, self._log, self._archive)
         self._ready.set()
-        labels = (self.state.database, self.state.branch)
         async with aclosing(self._log.blocks(self.state.position, follow=True)) as batches:
             async for batch in batches:
                 await fold(self.state, batch)
-                self._metrics.log_sequence.labels(*labels).set(self.state.position.seq)
-                self._metrics.index_datoms.labels(*labels).set(len(self.state.db))
 
 
 @dataclass(slots=True)
@@ -122,6 +119,17 @@ class Hub:
         """The state of an open branch."""
         found = self.opened(database, branch)
         return None if found is None else found[0]
+
+    @property
+    def writes(self) -> bool:
+        """Whether branches are opened with a transactor."""
+        return self._process is not None
+
+    def corrupt(self) -> list[tuple[str, str]]:
+        """Branches that are not served because their log is damaged."""
+        open_ = list(self._open.items())
+        ended = (key for key, (_, actor) in open_ if isinstance(actor.failure, LogCorrupt))
+        return list({*self._corrupt, *ended})
 
     def states(self) -> list[BranchState]:
         open_ = list(self._open.values())
@@ -206,6 +214,7 @@ class Hub:
         await actor.ready()
         if actor.failure is not None:
             state.fail(actor.failure)
+            self._metrics.forget_branch(database, branch)
             if isinstance(actor.failure, LineEnded):
                 await lines.settle(database, branch)
                 raise actor.failure
@@ -214,6 +223,7 @@ class Hub:
                 self._corrupt[database, branch] = (actor.failure, until)
             raise actor.failure
         self._open[database, branch] = (state, actor)
+        self._corrupt.pop((database, branch), None)
 
     # --- branches that nobody uses -----------------------------------------------------------
 
@@ -333,6 +343,7 @@ class Hub:
             await self._catalog.lines.settle(database)
             for key in ended:
                 self._open.pop(key, None)
+                self._metrics.forget_branch(*key)
 
     async def drop(self, database: str, branch: str) -> None:
         """Stop serving a branch whose log has ended."""
@@ -379,7 +390,7 @@ class Hub:
         self._runtime.spawn_task(self.rest, "resting branches")
         wanted: list[tuple[str, str]] = []
         for entry in await self._catalog.databases():
-            self._metrics.branches.labels(entry.name).set(len(entry.branches))
+            self._metrics.branches[entry.name] = len(entry.branches)
             if self._process is not None:
                 await self._catalog.lines.settle(entry.name)
             wanted.append((entry.name, MAIN_BRANCH))

@@ -1,14 +1,31 @@
 """Prometheus metrics, prefix ``natalog_``, base units, bounded labels.
 
-Each service has a registry of its own, so that several can live in one process.
+Each service has a registry of its own, so that several can live in one process.  What happens is
+counted here by whoever does it; what simply is (`STATES`) is read when somebody looks, from
+``Metrics.source``.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from natalog.actors.labels import BranchLabels
 
 LATENCY_BUCKETS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -16,8 +33,60 @@ LATENCY_BUCKETS = (
 )
 COUNT_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 512)
 ROW_BUCKETS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
+DATABASE = ("database",)
 BRANCH = ("database", "branch")
+
+State = tuple[str, tuple[str, ...], float]
+"""One value of `STATES`: the metric's name, the values of its labels, and the value."""
+
+STATES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "natalog_log_last_sequence": ("Sequence of the last block that was read of the log.", BRANCH),
+    "natalog_log_bytes": ("Bytes of the log in JetStream.", BRANCH),
+    "natalog_log_corrupt": ("1 for a log that is not served because it is damaged.", BRANCH),
+    "natalog_reader_basis_lag_transactions": (
+        "Transactions of the log that this process has not read yet.",
+        BRANCH,
+    ),
+    "natalog_index_datoms": ("Datoms in the current index.", BRANCH),
+    "natalog_index_bytes": (
+        "Bytes of the columns of the indexes, past facts included; branches share most of them.",
+        BRANCH,
+    ),
+    "natalog_ingest_waiting_messages": (
+        "Transactions that wait in the ingest stream of an open branch.",
+        BRANCH,
+    ),
+    "natalog_feed_subscribers": (
+        "Subscriptions on this NATS server that hear the live reports of an open branch.",
+        BRANCH,
+    ),
+    "natalog_branches": ("Branches of a database.", DATABASE),
+    "natalog_mailbox_depth": (
+        "Messages that wait in the fullest mailbox of a kind of actor.",
+        ("actor",),
+    ),
+    "natalog_actors": ("Actors that run.", ("actor",)),
+    "natalog_service_ready": ("1 while requests are answered.", ("role",)),
+    "natalog_nats_connected": ("1 while the connection to NATS is up.", ()),
+    "natalog_nats_disconnects_total": ("Times the connection to NATS broke.", ()),
+    "natalog_nats_reconnects_total": ("Times the connection to NATS was made again.", ()),
+    "natalog_nats_errors_total": (
+        "Errors that NATS told outside of any call: slow consumers, missing permissions.",
+        (),
+    ),
+    "natalog_nats_messages_total": ("Messages from and to NATS.", ("direction",)),
+    "natalog_nats_bytes_total": ("Payload bytes from and to NATS.", ("direction",)),
+    "natalog_nats_server_restarts_total": ("Unplanned restarts of the own nats-server.", ()),
+    "natalog_jetstream_storage_bytes": ("Bytes that JetStream stores for this account.", ()),
+    "natalog_jetstream_storage_limit_bytes": ("Bytes that JetStream may store.", ()),
+    "natalog_jetstream_streams": ("Streams of this account.", ()),
+    "natalog_jetstream_consumers": ("Consumers of this account.", ()),
+    "natalog_disk_free_bytes": ("Free bytes where the own nats-server stores.", ()),
+    "natalog_disk_size_bytes": ("Size of the disk where the own nats-server stores.", ()),
+}
+"""What is read when somebody looks, with its documentation and labels."""
 
 
 def package_version() -> str:
@@ -29,13 +98,21 @@ def package_version() -> str:
 
 
 class Metrics:
-    """The metrics of one service."""
+    """The metrics of one service.
+
+    ``labels`` gives the label values of branches.  ``branches``: how many a database has.
+    ``source`` gives the values of all other `STATES`.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.labels = BranchLabels()
+        self.source: Callable[[], Iterable[State]] = tuple
+        self.branches: dict[str, int] = {}
+        self.registry.register(_States(self))
         self.transactions = Counter(
             "natalog_transactions_total",
-            "Transactions by outcome: committed, repeated, rejected, failed.",
+            "Transactions by outcome: committed, repeated, rejected, failed, busy.",
             (*BRANCH, "outcome"),
             registry=self.registry,
         )
@@ -60,16 +137,10 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.log_sequence = Gauge(
-            "natalog_log_last_sequence",
-            "Sequence of the last block of the log.",
-            BRANCH,
-            registry=self.registry,
-        )
-        self.basis_lag = Gauge(
-            "natalog_reader_basis_lag_transactions",
-            "Transactions that a reader was asked for and does not have yet.",
-            BRANCH,
+        self.reads = Counter(
+            "natalog_reads_total",
+            "Read requests answered, by endpoint and outcome: ok, error.",
+            (*DATABASE, "endpoint", "outcome"),
             registry=self.registry,
         )
         self.query_seconds = Histogram(
@@ -91,29 +162,16 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
-        self.index_datoms = Gauge(
-            "natalog_index_datoms", "Datoms in the current index.", BRANCH, registry=self.registry
-        )
-        self.mailbox_depth = Gauge(
-            "natalog_mailbox_depth",
-            "Messages that wait in a mailbox.",
-            ("actor",),
-            registry=self.registry,
-        )
         self.actor_restarts = Counter(
             "natalog_actor_restarts_total",
             "Actors started again.",
             ("actor",),
             registry=self.registry,
         )
-        self.server_restarts = Gauge(
-            "natalog_nats_server_restarts",
-            "Unplanned restarts of the child nats-server.",
-            registry=self.registry,
-        )
-        self.disconnects = Gauge(
-            "natalog_nats_disconnects",
-            "Times the connection to NATS broke.",
+        self.loop_lag = Histogram(
+            "natalog_event_loop_lag_seconds",
+            "How much later than it wished a task was woken.",
+            buckets=LAG_BUCKETS,
             registry=self.registry,
         )
         self.gc_runs = Counter(
@@ -124,33 +182,88 @@ class Metrics:
         )
         self.gc_garbage = Gauge(
             "natalog_gc_garbage_bytes",
-            "Bytes that the last GC run would have freed.",
+            "Bytes of streams that belong to no database, as the last GC run saw them.",
+            registry=self.registry,
+        )
+        self.gc_last_run = Gauge(
+            "natalog_gc_last_run_timestamp_seconds",
+            "When the GC actor last ran; 0 before its first run.",
             registry=self.registry,
         )
         self.purged = Counter(
             "natalog_purge_datoms_total", "Facts removed by purges.", BRANCH, registry=self.registry
         )
-        self.branches = Gauge(
-            "natalog_branches", "Branches of a database.", ("database",), registry=self.registry
-        )
         self.build = Gauge(
             "natalog_build_info", "The running version.", ("version",), registry=self.registry
         )
         self.build.labels(package_version()).set(1)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
 
     def text(self) -> bytes:
         """The exposition format."""
-        return generate_latest(self.registry)
-
-    def forget_database(self, database: str) -> None:
-        """Drop the gauges of a database that is gone."""
-        with contextlib.suppress(KeyError):
-            self.branches.remove(database)
+        return generate_latest(_Shown(self.registry))
 
     def forget_branch(self, database: str, branch: str) -> None:
-        """Drop the gauges of a branch that is gone."""
-        for gauge in (self.log_sequence, self.basis_lag, self.index_datoms):
-            try:
-                gauge.remove(database, branch)
-            except KeyError:
-                continue
+        """Drop the series of a branch that is closed, and give its place to another one."""
+        labels = self.labels.named(database, branch)
+        if labels is None:
+            return
+        self.labels.release_branch(database, branch)
+        for outcome in OUTCOMES:
+            with contextlib.suppress(KeyError):
+                self.transactions.remove(*labels, outcome)
+        for metric in (
+            self.transaction_seconds,
+            self.block_transactions,
+            self.append_seconds,
+            self.purged,
+        ):
+            with contextlib.suppress(KeyError):
+                metric.remove(*labels)
+
+    def forget_database(self, database: str) -> None:
+        """Drop the series of a database that is gone."""
+        self.branches.pop(database, None)
+        if self.labels.known(database) != database:
+            return
+        self.labels.release_database(database)
+        self.reads.remove_by_labels({"database": database})
+
+
+OUTCOMES: Final = ("committed", "repeated", "rejected", "failed", "busy")
+"""What becomes of a transaction; ``busy``: the mailbox was full."""
+
+
+class _States(Collector):
+    """Gives `STATES` the values that hold at this moment."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for name, (text, labels) in STATES.items():
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            families[name] = family(name, text, labels=labels)
+        counted: Counts[str] = Counts()
+        for database, count in self._metrics.branches.items():
+            counted[self._metrics.labels.database(database)] += count
+        for database, count in counted.items():
+            families["natalog_branches"].add_metric((database,), count)
+        for name, values, value in self._metrics.source():
+            families[name].add_metric(values, value)
+        yield from families.values()
+
+
+class _Shown(CollectorRegistry):
+    """A registry without the instants at which series began: nobody asks for them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric

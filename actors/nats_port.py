@@ -91,6 +91,7 @@ class NatsPort:
         self._connected.set()
         self.closed = asyncio.Event()
         self.disconnects = 0
+        self.reconnects = 0
         self.errors = 0
         self.on_reconnect: list[Callable[[], None]] = []
 
@@ -149,6 +150,11 @@ class NatsPort:
         return bool(self._client.is_connected)
 
     @property
+    def traffic(self) -> Mapping[str, int]:
+        """``in_msgs``, ``out_msgs``, ``in_bytes`` and ``out_bytes`` so far."""
+        return self._client.stats
+
+    @property
     def url(self) -> str:
         connected = self._client.connected_url
         return "" if connected is None else str(connected.geturl())
@@ -172,6 +178,7 @@ class NatsPort:
 
     async def _on_reconnect(self) -> None:
         log.info("nats: connected again")
+        self.reconnects += 1
         self._connected.set()
         for hook in self.on_reconnect:
             hook()

@@ -120,6 +120,8 @@ def server_config(
         "# Written at every start; changes are lost.\n"
         "server_name: natalog\n"
         f"listen: {json.dumps(f'{host}:{port}')}\n"
+        # what the protocol does not tell: subscriptions of others, the limits of the store
+        'http: "127.0.0.1:-1"\n'
         f"ports_file_dir: {quoted(run)}\n"
         f"pid_file: {quoted(run / 'nats-server.pid')}\n"
         f"logfile: {quoted(run / 'nats-server.log')}\n"
@@ -157,6 +159,7 @@ class NatsServer:
         self.max_payload = max_payload
         self.sync_interval = sync_interval
         self.restarts = 0
+        self.monitoring_url: str | None = None
         self._binary = binary
         self._on_restart = on_restart
         self._lock = DirectoryLock(self.data)
@@ -276,8 +279,9 @@ class NatsServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-                address = json.loads(ports.read_text())["nats"][0]
-                self.port = int(address.rpartition(":")[2])
+                listed = json.loads(ports.read_text())
+                self.port = int(listed["nats"][0].rpartition(":")[2])
+                self.monitoring_url = str(listed["monitoring"][0])
                 return
             if process.poll() is not None:
                 raise ServerFailed(

@@ -143,7 +143,7 @@ class QueryActor:
     def take(self, request: Request) -> None:
         """Answer a request in a task of its own; refuse it when too many are waiting."""
         if self._waiting >= READS_WAITING_MAX:
-            self._metrics.query_rejected.labels("busy").inc()
+            self._metrics.query_rejected.labels(Busy.code).inc()
             request.fail(Busy("Too many reads are waiting.", retry_after_ms=RETRY_AFTER_MS))
             return
         self._waiting += 1
@@ -189,9 +189,10 @@ class QueryActor:
         finally:
             self._waiting -= 1
             self._running.close(ticket)
-            self._metrics.query_seconds.labels("ok" if outcome == "ok" else "error").observe(
-                time.monotonic() - request.arrived
-            )
+            said = "ok" if outcome == "ok" else "error"
+            self._metrics.query_seconds.labels(said).observe(time.monotonic() - request.arrived)
+            database = self._metrics.labels.known(request.database)
+            self._metrics.reads.labels(database, request.endpoint, said).inc()
 
     async def _run(
         self, request: Request, prepared: Prepared, ticket: Ticket

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -29,7 +29,7 @@ from natalog.actors.gc import GcActor
 from natalog.actors.http import HttpServer
 from natalog.actors.hub import Hub
 from natalog.actors.merges import Merger, is_planned
-from natalog.actors.metrics import Metrics
+from natalog.actors.metrics import Metrics, State
 from natalog.actors.names import MAIN_BRANCH, NOBODY, Names, check_name
 from natalog.actors.nats_port import Message, NatsPort
 from natalog.actors.nats_server import NatsServer
@@ -37,6 +37,7 @@ from natalog.actors.payload import field_name
 from natalog.actors.query import QueryActor
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Runtime
+from natalog.actors.sampler import Sampler
 from natalog.actors.services_api import ServicesApi
 from natalog.actors.transactor import told
 from natalog.actors.views import Views
@@ -52,7 +53,6 @@ from natalog.core.transact import process, schema_conflicts
 
 log = logging.getLogger("natalog.service")
 
-METRICS_INTERVAL_S = 5.0
 COUNT_AFTER_S = 0.2
 """After a change of its branches a database has the time for more before they are counted."""
 
@@ -72,7 +72,13 @@ class Service:
     """
 
     def __init__(
-        self, config: ServiceConfig, port: NatsPort, url: str, clock: Clock, runtime: Runtime
+        self,
+        config: ServiceConfig,
+        port: NatsPort,
+        url: str,
+        clock: Clock,
+        runtime: Runtime,
+        server: NatsServer | None = None,
     ) -> None:
         self.config = config
         self.url = url
@@ -82,7 +88,7 @@ class Service:
         self.port = port
         self.names = Names(config.prefix)
         self.runtime = runtime
-        self.server: NatsServer | None = None
+        self.server = server
         self._subscriptions: list[Any] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._opening: dict[tuple[str, str], int] = {}
@@ -122,6 +128,17 @@ class Service:
             conflicts,
             workers=config.query_workers,
         )
+        self.sampler = Sampler(
+            port,
+            self.names,
+            self.hub,
+            self.query,
+            runtime,
+            self.metrics,
+            server=server,
+            monitoring=config.nats_monitoring,
+        )
+        self.metrics.source = self._states
         self._merger = Merger(self.hub)
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
         self.admin: AdminActor | None = None
@@ -176,9 +193,10 @@ class Service:
             )
             await self._http.start()
             self.metrics_port = self._http.port
+            self.runtime.spawn_task(self.sampler.run, "sampler")
+            self.runtime.spawn_task(self.sampler.probe, "event loop probe")
         # a subscription counts once the server has read it; the answer to a request proves that
         await self.port.api("INFO")
-        self.runtime.spawn_task(self._watch_metrics, "metrics")
         self._ready = True
 
     async def stop(self) -> None:
@@ -311,7 +329,7 @@ class Service:
         await anyio.sleep(COUNT_AFTER_S)
         self._counting.discard(database)
         try:
-            self.metrics.branches.labels(database).set(len(await self.catalog.branches(database)))
+            self.metrics.branches[database] = len(await self.catalog.branches(database))
         except DatabaseNotFound:
             self.metrics.forget_database(database)
         except NatalogError as error:
@@ -352,7 +370,6 @@ class Service:
     def _respond(self, path: str) -> tuple[int, str, bytes]:
         match path:
             case "/metrics":
-                self._update_metrics()
                 return 200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.text()
             case "/healthz/live":
                 return 200, "text/plain", b"ok\n"
@@ -368,18 +385,9 @@ class Service:
                 )
         return 404, "text/plain", b"there are /metrics, /healthz/live and /healthz/ready\n"
 
-    def _update_metrics(self) -> None:
-        for actor in self.runtime.actors():
-            self.metrics.mailbox_depth.labels(actor.name).set(actor.depth)
-        self.metrics.mailbox_depth.labels("query").set(self.query.waiting)
-        self.metrics.disconnects.set(self.port.disconnects)
-        if self.server is not None:
-            self.metrics.server_restarts.set(self.server.restarts)
-
-    async def _watch_metrics(self) -> None:
-        while True:
-            await anyio.sleep(METRICS_INTERVAL_S)
-            self._update_metrics()
+    def _states(self) -> Iterator[State]:
+        yield "natalog_service_ready", (self.config.role,), self.ready
+        yield from self.sampler.source()
 
 
 @asynccontextmanager
@@ -421,8 +429,7 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
                 url, name=f"natalog-{config.role}", options=config.options
             )
             runtime = Runtime(tasks)
-            service = Service(config, port, url, clock or system_clock, runtime)
-            service.server = server
+            service = Service(config, port, url, clock or system_clock, runtime, server)
             runtime.on_restart = _restarted(service)
             try:
                 await service.start()

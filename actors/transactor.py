@@ -23,7 +23,7 @@ from natalog.actors.archive import Archive
 from natalog.actors.catalog import Catalog, Process, record_of
 from natalog.actors.ingest import Ingested, IngestReader
 from natalog.actors.log import BranchLog, Position
-from natalog.actors.metrics import Metrics
+from natalog.actors.metrics import OUTCOMES, Metrics
 from natalog.actors.names import Names
 from natalog.actors.nats_port import NatsPort
 from natalog.actors.payload import (
@@ -42,6 +42,7 @@ from natalog.core.codec import pack
 from natalog.core.database import Database
 from natalog.core.errors import (
     BadRequest,
+    Busy,
     CommitUnknown,
     Fenced,
     NatalogError,
@@ -70,7 +71,6 @@ IN_THREAD_BYTES = 64 * 1024
 TURN_S = 0.004
 """After this long the event loop gets a turn between two transactions."""
 FENCED_ATTEMPTS = 5
-OUTCOMES = ("committed", "repeated", "rejected", "failed")
 ID_LENGTH_MAX = 256
 MERGE_WORDS = (
     *("branch", "from", "parents", "tx_data", "tx_meta", "id"),
@@ -133,13 +133,15 @@ class Transactor(Actor):
         self._catalog = catalog
         self._archive = archive
         self._process = process
-        self._metrics = metrics
         self._labels = labels = (state.database, state.branch)
+        named = metrics.labels.branch(*labels)
         self._counts = {
-            outcome: metrics.transactions.labels(*labels, outcome) for outcome in OUTCOMES
+            outcome: metrics.transactions.labels(*named, outcome) for outcome in OUTCOMES
         }
-        self._seconds = metrics.transaction_seconds.labels(*labels)
-        self._purged = metrics.purged.labels(*labels)
+        self._seconds = metrics.transaction_seconds.labels(*named)
+        self._append_seconds = metrics.append_seconds.labels(*named)
+        self._block_transactions = metrics.block_transactions.labels(*named)
+        self._purged = metrics.purged.labels(*named)
         self._log = branch_log
         self._report_subject = names.report(state.database, state.branch)
         self._ingest = IngestReader(port, names, state, self.put)
@@ -158,8 +160,13 @@ class Transactor(Actor):
 
     async def _catch_up(self) -> None:
         await catch_up(self.state, self._log, self._archive)
-        self._metrics.log_sequence.labels(*self._labels).set(self.state.position.seq)
-        self._metrics.index_datoms.labels(*self._labels).set(len(self.state.db))
+
+    def tell(self, message: Any) -> None:
+        try:
+            super().tell(message)
+        except Busy:
+            self._count("busy")
+            raise
 
     async def on_message(self, message: Any) -> None:
         if isinstance(message, Ask):
@@ -360,9 +367,8 @@ class Transactor(Actor):
             block = encode_block(state.position.hash, [one.entry for one in group])
             began = time.monotonic()
             at: Position = await self._log.append(state.position, block)
-            self._metrics.append_seconds.labels(*self._labels).observe(time.monotonic() - began)
-            self._metrics.block_transactions.labels(*self._labels).observe(len(group))
-            self._metrics.log_sequence.labels(*self._labels).set(at.seq)
+            self._append_seconds.observe(time.monotonic() - began)
+            self._block_transactions.observe(len(group))
             for spot, one in enumerate(group):
                 state.note(one.entry, one.ident, Place(at.seq, spot))
                 if one.record is not None and one.commit is not None:
@@ -377,8 +383,6 @@ class Transactor(Actor):
             state.announce()
             for one in group:
                 await self._answer(one)
-        if staged:
-            self._metrics.index_datoms.labels(*self._labels).set(len(self.state.db))
 
     async def _answer(self, one: Staged) -> None:
         """Tell the sender, those who repeated the transaction meanwhile, and the feed."""

@@ -81,3 +81,7 @@ MAILBOX_MESSAGES_MAX = 4096
 """Messages that wait in one actor's mailbox before senders hear ``Busy``."""
 ASK_TIMEOUT_S = 30.0
 """How long an ask waits when the caller names no deadline."""
+METRIC_DATABASES_MAX = 100
+"""Databases that one process names in its metrics; the others share one label."""
+METRIC_BRANCHES_MAX = 100
+"""Branches beside the main ones that one process names in its metrics."""

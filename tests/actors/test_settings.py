@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from natalog.actors.config import ServiceConfig
+from natalog.actors.config import ServiceConfig, variables
 from natalog.core.errors import InvalidConfig
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config" / "natalog.toml"
@@ -22,6 +23,34 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
     file.write_text('listen = "127.0.0.1:5000"\nquery_workers = 2\n')
     config = ServiceConfig.load(file, query_workers=7)
     assert (config.address(), config.query_workers) == (("127.0.0.1", 5000), 7)
+
+
+def test_the_environment_goes_before_the_file_and_behind_the_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "natalog.toml"
+    file.write_text('role = "gc"\nquery_workers = 2\n')
+    environ = {
+        "NATALOG_ROLE": "query",
+        "NATALOG_QUERY_WORKERS": "3",
+        "NATALOG_METRICS_PORT": "9464",
+        "NATALOG_GC_INTERVAL_S": "0.5",
+        "NATALOG_DATA": str(tmp_path),
+        "NATALOG_NATS": "",
+        "NATALOG_FAILPOINTS": "not.a.setting",
+        "ROLE": "transactor",
+    }
+    config = ServiceConfig.load(file, environ, query_workers=7)
+    assert (config.role, config.query_workers, config.metrics_port) == ("query", 7, 9464)
+    assert (config.gc_interval_s, config.data, config.nats) == (0.5, tmp_path, None)
+    with pytest.raises(InvalidConfig, match="NATALOG_METRICS_PORT"):
+        ServiceConfig.load(None, {"NATALOG_METRICS_PORT": "tcp://10.0.0.1:9464"})
+
+
+def test_every_setting_has_a_variable() -> None:
+    assert set(variables()) == {field.name for field in fields(ServiceConfig)} - {"options"}
+    for name, variable in variables().items():
+        default = getattr(ServiceConfig(), name)
+        if default is not None:
+            assert getattr(ServiceConfig.load(None, {variable: str(default)}), name) == default
 
 
 @pytest.mark.parametrize(

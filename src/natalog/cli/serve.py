@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from enum import StrEnum
@@ -46,7 +47,9 @@ def serve(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Where the own server stores.")
     ] = None,
-    role: Annotated[Role, typer.Option("--role", help="Actors to run.")] = Role.ALL,
+    role: Annotated[
+        Role | None, typer.Option("--role", help="Actors to run; all unless this names some.")
+    ] = None,
     query_workers: Annotated[
         int | None, typer.Option("--query-workers", min=1, help="Query processes.")
     ] = None,
@@ -66,6 +69,8 @@ def serve(
     Without --nats it starts its own durable nats-server.  When it can serve, it prints one line,
     `natalog ready nats://HOST:PORT`, on stdout; SIGTERM or Ctrl-C stop it cleanly.
 
+    Every setting can also stand in the file, or in a variable such as NATALOG_METRICS_PORT.
+
     Examples:
 
     natalog serve --data /var/lib/natalog
@@ -84,7 +89,7 @@ def serve(
         "nats": nats,
         "listen": listen,
         "data": data,
-        "role": role.value,
+        "role": None if role is None else role.value,
         "query_workers": query_workers,
         "metrics_port": metrics_port,
     }
@@ -96,7 +101,7 @@ async def _serve(path: Path | None, settings: dict[str, Any], pinned_ms: int | N
     from natalog.actors.config import ServiceConfig
     from natalog.actors.service import running
 
-    config = ServiceConfig.load(path, **settings)
+    config = ServiceConfig.load(path, os.environ, **settings)
     clock = None if pinned_ms is None else (lambda: pinned_ms)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
