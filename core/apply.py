@@ -17,6 +17,7 @@ from natalog.core.database import Database
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import Kind, decode, encode, encode_many, find, kind_of
 from natalog.core.index.pool import Ints, ValuePool
+from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN, Fence, Row, RowTree
 from natalog.core.index.window import CURRENT
 from natalog.core.schema import TX_INSTANT, Schema
@@ -55,7 +56,7 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
         commit_id=commit_id,
         purge_horizon=changes.tx if changes.purges else db.purge_horizon,
         window=CURRENT,
-        _cache={},
+        _cache=Kept(),
     )
 
 
@@ -105,7 +106,7 @@ def _add(
         for e, *_ in inserts:
             if e not in seen:
                 seen.add(e)
-                if not index.aevt.count or not _has_entity(index.aevt, e):
+                if not _has_entity(index.aevt, e):
                     fresh.append((e, code))
         avet = index.avet
         if avet is not None:
@@ -137,15 +138,16 @@ def _extended(
     avet = None if index.avet is None else index.avet.apply(block[[1, 0, 2, 3]])
     newcomers = np.unique(block[0])
     aevt = index.aevt
-    if aevt.count and newcomers[0] <= aevt.leaves[-1][0, -1]:
+    last = aevt.last_first()
+    if last is not None and newcomers[0] <= last:
         known = [bool(aevt.with_first(e).shape[1]) for e in newcomers.tolist()]
         newcomers = newcomers[~np.array(known, dtype=np.bool_)]
     return AttributeIndex(index.kind, aevt.apply(block), avet), newcomers
 
 
 def _has_entity(aevt: RowTree, e: int) -> bool:
-    last = aevt.leaves[-1]
-    return bool(e <= last[0, -1]) and bool(aevt.with_first(e).shape[1])
+    last = aevt.last_first()
+    return last is not None and e <= last and bool(aevt.with_first(e).shape[1])
 
 
 def _fold(

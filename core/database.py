@@ -26,6 +26,7 @@ from natalog.core.errors import (
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import decode, decode_one, find, kind_of, order_of
 from natalog.core.index.pool import Ints, ValuePool
+from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN, RowTree
 from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_facts, select
 from natalog.core.limits import LANE_BITS, TX_BASE
@@ -65,8 +66,8 @@ class Database:
     """The latest transaction that purged facts: a view that ends before it may show less than it
     once did, and nothing that is wrong."""
     window: Window = CURRENT
-    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """Columns of this view that were computed already."""
+    _cache: Kept = field(default_factory=Kept, repr=False)
+    """Columns of this view that were computed already; the current ones are with their trees."""
 
     @classmethod
     def empty(cls, config: DatabaseConfig | None = None, *, lane: int = 0) -> Database:
@@ -131,7 +132,7 @@ class Database:
         return self if self.is_current else self._view(CURRENT)
 
     def _view(self, window: Window) -> Database:
-        return replace(self, window=window, _cache={})
+        return replace(self, window=window, _cache=Kept())
 
     def _require_history(self, what: str) -> None:
         if not self.config.keep_history:
@@ -164,8 +165,8 @@ class Database:
         index = self.indexes.get(TX_INSTANT)
         if index is None:
             return _NO_INSTANTS
-        rows = index.aevt.current()
-        return Instants(rows[0], rows[1])
+        txs, ms, _, _ = index.aevt.columns()
+        return Instants(txs, ms)
 
     def _effective_window(self) -> Window:
         """The window with instants turned into transaction ids, where they order alike."""
@@ -189,18 +190,22 @@ class Database:
 
     def scan(self, attr: Keyword) -> Facts:
         """All visible facts of an attribute, ordered by entity.  Kept with this view."""
-        found: Facts | None = self._cache.get(attr)
-        if found is not None:
-            return found
         index = self.indexes.get(attr)
         if index is None:
             return _NO_FACTS
         if self.is_current:
-            e, v, tx, _ = index.aevt.current()
-            facts = Facts(e, v, tx, None)
-        else:
-            facts = self._select(attr, index.aevt.flat())
-        self._cache[attr] = facts
+            e, v, tx, _ = index.aevt.columns()
+            return Facts(e, v, tx, None)
+        cache = self._cache
+        found: Facts | None = cache.get(attr)
+        if found is not None:
+            cache.hits += 1
+            return found
+        facts = self._select(attr, index.aevt.flat())
+        cache[attr] = facts
+        keeper = index.aevt.keeper
+        if keeper is not None:
+            cache.count(keeper, sum(column.nbytes for column in facts if column is not None))
         return facts
 
     def forget(self, shared: Database) -> None:
@@ -212,7 +217,7 @@ class Database:
             index.forget(shared.indexes.get(attr))
         if self.entities is not shared.entities:
             self.entities.forget()
-        self._cache.clear()
+        self._cache.forget()
 
     def scan_entity(self, attr: Keyword, e: int) -> Facts:
         """The visible facts of one attribute and entity."""

@@ -9,6 +9,7 @@ import numpy as np
 from natalog.core.database import Database
 from natalog.core.errors import ViewRefused
 from natalog.core.index.attribute import AttributeIndex
+from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN, RowTree
 from natalog.core.index.window import CURRENT, events_in_view
 from natalog.core.schema import TX_INSTANT
@@ -51,5 +52,5 @@ def materialised(db: Database) -> Database:
         latest_ms=None if table is None or not table.shape[1] else int(table[1].max()),
         commit_id=None,
         window=CURRENT,
-        _cache={},
+        _cache=Kept(),
     )

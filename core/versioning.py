@@ -13,6 +13,7 @@ from uuid import UUID
 
 from natalog.core.database import Database
 from natalog.core.errors import InvalidConfig
+from natalog.core.index.residency import Kept
 from natalog.core.limits import LANE_BITS, LANES_MAX
 
 
@@ -37,7 +38,7 @@ def forked(db: Database, lane: int) -> Database:
     low = lane << LANE_BITS
     taken = db.entities.between((low,), (low + 2**LANE_BITS - 1,))
     highest = int(taken[0, -1]) if taken.shape[1] else low
-    return replace(db, lane=lane, max_eid=highest, _cache={})
+    return replace(db, lane=lane, max_eid=highest, _cache=Kept())
 
 
 def history(graph: Graph, head: UUID, limit: int | None = None) -> list[CommitNode]:

@@ -5,18 +5,23 @@ Rows are ordered by their first two columns (and then by insertion); an index of
 ids and an open one ends at `OPEN`.  Leaves are small arrays shared between versions; a change
 copies the leaves it touches and the list of their names.  Two levels suffice: copying a directory
 of 50,000 leaves (100 million rows) costs 20 microseconds.
+
+The rows of stored leaves need not be in memory (`natalog.core.index.leaf`); what whole-table scans
+of such a table keep is bounded by its `Residency`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
 
+from natalog.core.index.leaf import Leaf
 from natalog.core.index.pool import Ints
+from natalog.core.index.residency import Residency
 from natalog.core.limits import LEAF_ROWS_MAX
 
 OPEN: Final = 2**63 - 1
@@ -26,6 +31,8 @@ Fence = tuple[int, int]
 Key = tuple[int, ...]
 """One or two leading columns."""
 Row = tuple[int, ...]
+Columns = tuple[Ints, Ints, Ints, Ints]
+"""The four columns of a table of facts."""
 
 _BULK: Final = 4  # more rows than this are inserted as a block
 
@@ -33,10 +40,22 @@ _BULK: Final = 4  # more rows than this are inserted as a block
 class RowTree:
     """An immutable sorted table.  Point access O(log n); `apply` O(touched leaves)."""
 
-    __slots__ = ("_current", "_distinct", "_flat", "count", "fences", "leaves", "open", "width")
+    __slots__ = (
+        "__weakref__",
+        "_current",
+        "_distinct",
+        "_flat",
+        "count",
+        "fences",
+        "hits",
+        "keeper",
+        "leaves",
+        "open",
+        "width",
+    )
 
     def __init__(
-        self, width: int, leaves: list[Ints], fences: list[Fence], count: int, open_: int
+        self, width: int, leaves: list[Leaf], fences: list[Fence], count: int, open_: int
     ) -> None:
         self.width = width
         self.leaves = leaves
@@ -46,8 +65,12 @@ class RowTree:
         self.open = open_
         """Rows that have not ended."""
         self._flat: Ints | None = None
-        self._current: Ints | None = None
+        self._current: tuple[Ints, Columns] | None = None
         self._distinct: int | None = None
+        self.keeper: Residency | None = None
+        """Who bounds what scans keep, once a scan found a leaf that is stored."""
+        self.hits = 0
+        """How often kept columns were used; for the `Residency`."""
 
     @classmethod
     def empty(cls, width: int = 4) -> RowTree:
@@ -60,11 +83,10 @@ class RowTree:
         width = rows.shape[0]
         order = np.lexsort((rows[2], rows[1], rows[0]) if width == 4 else (rows[1], rows[0]))
         rows = np.ascontiguousarray(rows[:, order])
-        leaves = list(_pieces(rows, LEAF_ROWS_MAX))
-        fences = [_fence(leaf) for leaf in leaves]
+        pieces = list(_pieces(rows, LEAF_ROWS_MAX))
         total = rows.shape[1]
         opened = int(np.count_nonzero(rows[3] == OPEN)) if width == 4 else total
-        return cls(width, leaves, fences, total, opened)
+        return cls(width, list(map(Leaf, pieces)), list(map(_fence, pieces)), total, opened)
 
     def __len__(self) -> int:
         return self.count
@@ -75,33 +97,96 @@ class RowTree:
         """All rows (width x n); kept, since whole-table scans come in series."""
         found = self._flat
         if found is None:
-            found = self._join(self.leaves)
+            if len(self.leaves) == 1:
+                return self.leaves[0].load()
+            found = self._join([leaf.peek() for leaf in self.leaves])
             self._flat = found
+            self.count_kept()
+        else:
+            self.hits += 1
         return found
 
     def current(self) -> Ints:
         """All rows that have not ended (4 x n); kept."""
-        if self.open == self.count:
-            return self.flat()
+        return self._live()[0]
+
+    def columns(self) -> Columns:
+        """The columns of `current`; kept, so that they cost nothing to have again."""
+        return self._live()[1]
+
+    def _live(self) -> tuple[Ints, Columns]:
         found = self._current
         if found is None:
-            rows = self.flat()
-            found = rows[:, rows[3] == OPEN]
+            if self.open == self.count:
+                rows = self.flat()
+            elif self._flat is None and self._residency() is not None:
+                # both tables would be kept; who reads the present seldom needs the past
+                rows = self._join([_opened(leaf.peek()) for leaf in self.leaves])
+            else:
+                rows = _opened(self.flat())
+            found = (rows, (rows[0], rows[1], rows[2], rows[3]))
             self._current = found
+            self.count_kept()
+        else:
+            self.hits += 1
         return found
+
+    def _residency(self) -> Residency | None:
+        """Who bounds what scans keep: nobody, as long as no leaf is stored."""
+        for leaf in self.leaves:
+            if leaf.stored is not None:
+                return leaf.stored.residency
+        return None
+
+    def count_kept(self) -> None:
+        """Count what scans kept against the budget, if there is one; let go what is too much."""
+        keeper = self.keeper
+        if keeper is None:
+            keeper = self.keeper = self._residency()
+            if keeper is None:
+                return
+        flat, live = self._flat, self._current
+        current = None if live is None or live[0] is flat else live[0]
+        sizes = [0 if rows is None else rows.nbytes for rows in (flat, current)]
+        if not sum(sizes) or keeper.keep(self, sum(sizes)):
+            return
+        self._flat = None  # the present is read most
+        if current is None or not keeper.keep(self, sizes[1]):
+            self._current = None
+
+    def evict(self) -> None:
+        """Give up what scans kept, without telling the residency."""
+        self._flat = self._current = None
 
     def forget(self) -> None:
         """Give up what whole-table scans kept; the next one makes it again."""
-        self._flat = self._current = None
+        self.evict()
+        if self.keeper is not None:
+            self.keeper.discard(self)
 
     def distinct_first(self) -> int:
-        """How many distinct values the first column has; kept."""
+        """How many distinct values the first column has; kept.  Exact.
+
+        O(leaves), and O(rows) for those leaves that were never asked before.
+        """
         found = self._distinct
         if found is None:
-            column = self.flat()[0]
-            found = int(np.count_nonzero(column[1:] != column[:-1])) + min(len(column), 1)
+            found = 0
+            before = None
+            for leaf, fence in zip(self.leaves, self.fences, strict=True):
+                summary = leaf.summary or leaf.summed()
+                found += summary.distinct - (fence[0] == before)
+                before = summary.last
             self._distinct = found
         return found
+
+    def last_first(self) -> int | None:
+        """The largest value of the first column, None in an empty table."""
+        if not self.leaves:
+            return None
+        leaf = self.leaves[-1]
+        rows = leaf.array
+        return int(rows[0, -1]) if rows is not None else leaf.summed().last
 
     def with_first(self, k1: int) -> Ints:
         """The rows whose first column is ``k1``.  O(log n + rows)."""
@@ -114,7 +199,12 @@ class RowTree:
         if not fences:
             return self._join([])
         leaf = self.leaves[first]
-        column = leaf[0]
+        rows = leaf.array
+        if rows is None:
+            rows = leaf.load()
+        else:
+            leaf.hits += 1
+        column = rows[0]
         low = column.searchsorted(k1)
         high = low + 1
         size = len(column)
@@ -122,7 +212,20 @@ class RowTree:
             high = low
         elif high < size and column[high] == k1:
             high = column.searchsorted(k1, "right")
-        return leaf[:, low:high]
+        return rows[:, low:high]
+
+    def count_first(self, k1: int) -> int:
+        """How many rows `with_first` gives; reads two leaves at most."""
+        fences = self.fences
+        first = max(bisect_left(fences, (k1,)) - 1, 0)
+        last = bisect_left(fences, (k1 + 1,)) - 1
+        if last <= first:
+            return int(self.with_first(k1).shape[1])
+        found = 0
+        for leaf in (self.leaves[first], self.leaves[last]):
+            column = leaf.load()[0]
+            found += int(column.searchsorted(k1, "right") - column.searchsorted(k1))
+        return found + sum(leaf.summed().rows for leaf in self.leaves[first + 1 : last])
 
     def with_both(self, k1: int, k2: int) -> Ints:
         """The rows whose first two columns are ``k1, k2``.  O(log n + rows)."""
@@ -140,27 +243,36 @@ class RowTree:
         last = bisect_left(fences, (high[0] + 1,) if len(high) == 1 else (high[0], high[1] + 1))
         leaves = self.leaves[first:last]
         if not leaves:
-            return self._join(leaves)
+            return self._join([])
+        begin = leaves[0].load()
         if len(leaves) == 1:
-            leaf = leaves[0]
-            return leaf[:, _position(leaf, low) : _position(leaf, high, "right")]
-        parts = [leaves[0][:, _position(leaves[0], low) :], *leaves[1:-1]]
-        parts.append(leaves[-1][:, : _position(leaves[-1], high, "right")])
-        return self._join(parts)
+            return begin[:, _position(begin, low) : _position(begin, high, "right")]
+        end = leaves[-1].load()
+        return self._join(
+            [
+                begin[:, _position(begin, low) :],
+                *(leaf.peek() for leaf in leaves[1:-1]),
+                end[:, : _position(end, high, "right")],
+            ]
+        )
 
     def from_key(self, low: Key) -> Iterator[Ints]:
         """Pieces of the table from key ``low`` to its end, in order."""
         first = max(bisect_left(self.fences, low) - 1, 0)
         for number, leaf in enumerate(self.leaves[first:]):
-            piece = leaf[:, _position(leaf, low) :] if number == 0 else leaf
-            if piece.shape[1]:
-                yield piece
+            if number == 0:
+                rows = leaf.load()
+                rows = rows[:, _position(rows, low) :]
+            else:
+                rows = leaf.peek()
+            if rows.shape[1]:
+                yield rows
 
     def has(self, k1: int, k2: int) -> bool:
         """Whether a row with this key exists."""
         return bool(self.with_both(k1, k2).shape[1])
 
-    def _join(self, parts: list[Ints]) -> Ints:
+    def _join(self, parts: Sequence[Ints]) -> Ints:
         if not parts:
             return np.empty((self.width, 0), dtype=np.int64)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -189,7 +301,7 @@ class RowTree:
             number = max(bisect_right(fences, key) - 1, 0)
             if number >= len(leaves):
                 continue
-            leaf = leaves[number]
+            leaf = leaves[number].load()
             spot = _position(leaf, key, "right") - 1
             if spot < 0 or leaf[0, spot] != key[0] or leaf[1, spot] != key[1]:
                 continue
@@ -197,24 +309,25 @@ class RowTree:
                 continue
             opened -= 1
             if drop:
-                leaves[number] = _without(leaf, spot)
+                changed = _without(leaf, spot)
+                leaves[number] = Leaf(changed)
                 emptied = emptied or leaf.shape[1] == 1
                 count -= 1
                 if spot == 0 and leaf.shape[1] > 1:
-                    fences[number] = _fence(leaves[number])
+                    fences[number] = _fence(changed)
             else:
                 changed = leaf.copy()
                 changed[3, spot] = at
-                leaves[number] = changed
+                leaves[number] = Leaf(changed)
         if emptied:
-            kept = [number for number, leaf in enumerate(leaves) if leaf.shape[1]]
+            kept = [number for number, box in enumerate(leaves) if not _is_empty(box)]
             leaves = [leaves[number] for number in kept]
             fences = [fences[number] for number in kept]
         if isinstance(inserts, list) and len(inserts) > _BULK:
             inserts = np.array(inserts, dtype=np.int64).T
         if isinstance(inserts, list):
             for row in sorted(inserts):
-                _insert(leaves, fences, np.array(row, dtype=np.int64)[:, None])
+                _insert_row(leaves, fences, row)
                 opened += self.width == 2 or row[3] == OPEN
             count += len(inserts)
         elif inserts.shape[1]:
@@ -233,10 +346,11 @@ class RowTree:
         key = (k1, k2)
         first = max(bisect_left(self.fences, key) - 1, 0)
         last = bisect_right(self.fences, key)
-        leaves: list[Ints] = self.leaves[:first]
+        leaves = self.leaves[:first]
         fences = self.fences[:first]
         count, opened = self.count, self.open
-        for leaf in self.leaves[first:last]:
+        for box in self.leaves[first:last]:
+            leaf = box.load()
             low, high = _position(leaf, key), _position(leaf, key, "right")
             gone = np.zeros(leaf.shape[1], dtype=np.bool_)
             gone[low:high] = True
@@ -247,9 +361,13 @@ class RowTree:
             count -= int(np.count_nonzero(gone))
             if self.width == 4:
                 opened -= int(np.count_nonzero(gone & (leaf[3] == OPEN)))
+            if not gone.any():
+                leaves.append(box)
+                fences.append(_fence(leaf))
+                continue
             kept = leaf[:, ~gone]
             if kept.shape[1]:
-                leaves.append(kept)
+                leaves.append(Leaf(kept))
                 fences.append(_fence(kept))
         leaves.extend(self.leaves[last:])
         fences.extend(self.fences[last:])
@@ -260,20 +378,35 @@ class RowTree:
     def _check(self) -> None:
         """Raise AssertionError unless every invariant of the structure holds."""
         assert len(self.leaves) == len(self.fences)
-        assert self.count == sum(leaf.shape[1] for leaf in self.leaves)
-        for leaf, fence in zip(self.leaves, self.fences, strict=True):
-            assert leaf.shape[0] == self.width
-            assert 0 < leaf.shape[1] <= LEAF_ROWS_MAX
-            assert _fence(leaf) == fence
-        rows = list(zip(*self._join(self.leaves).tolist(), strict=True))
+        blocks = [leaf.peek() for leaf in self.leaves]
+        assert self.count == sum(block.shape[1] for block in blocks)
+        for leaf, block, fence in zip(self.leaves, blocks, self.fences, strict=True):
+            assert block.shape[0] == self.width
+            assert 0 < block.shape[1] <= LEAF_ROWS_MAX
+            assert _fence(block) == fence
+            assert leaf.array is not None or leaf.stored is not None
+            assert leaf.summary is None or leaf.summary == Leaf(block).summed()
+        whole = self._join(blocks)
+        rows = list(zip(*whole.tolist(), strict=True))
         assert all(a <= b for a, b in pairwise(rows)), "rows are out of order"
         if self.width == 4:
             assert self.open == sum(1 for row in rows if row[3] == OPEN)
             assert all(row[2] <= row[3] for row in rows)
             ends = [row[:2] for row in rows if row[3] == OPEN]
             assert len(ends) == len(set(ends)), "a fact is open twice"
-        if self._flat is not None:
-            assert np.array_equal(self._flat, self._join(self.leaves))
+        assert self.distinct_first() == len(np.unique(whole[0]))
+        flat, current = self._flat, self._current
+        assert flat is None or np.array_equal(flat, whole)
+        assert current is None or np.array_equal(current[0], _opened(whole))
+
+
+def _opened(rows: Ints) -> Ints:
+    """The rows that have not ended."""
+    return rows[:, rows[3] == OPEN]
+
+
+def _is_empty(leaf: Leaf) -> bool:
+    return leaf.array is not None and not leaf.array.shape[1]
 
 
 def _fence(leaf: Ints) -> Fence:
@@ -308,11 +441,33 @@ def _sorted(rows: Ints) -> Ints:
     return rows[:, np.lexsort(keys)]
 
 
-def _insert(leaves: list[Ints], fences: list[Fence], rows: Ints) -> None:
+def _insert_row(leaves: list[Leaf], fences: list[Fence], row: Row) -> None:
+    """`_insert` for one row, which is what most transactions have for a table.  In place."""
+    key = row[:2]
+    number = bisect_right(fences, key) - 1
+    if number < 0:
+        number = 0
+    rows = leaves[number].load() if leaves else None
+    if rows is None or rows.shape[1] >= LEAF_ROWS_MAX:
+        _insert(leaves, fences, np.array(row, dtype=np.int64)[:, None])
+        return
+    width, size = rows.shape
+    spot = _position(rows, key, "right")
+    grown = np.empty((width, size + 1), dtype=np.int64)
+    grown[:, :spot] = rows[:, :spot]
+    grown[:, spot] = row
+    grown[:, spot + 1 :] = rows[:, spot:]
+    leaves[number] = Leaf(grown)
+    if spot == 0:
+        fences[number] = (row[0], row[1])
+
+
+def _insert(leaves: list[Leaf], fences: list[Fence], rows: Ints) -> None:
     """Merge a sorted block into ``leaves``, splitting what grows too large.  In place."""
     if not leaves:
-        leaves.extend(_pieces(rows, LEAF_ROWS_MAX))
-        fences.extend(map(_fence, leaves))
+        for piece in _pieces(rows, LEAF_ROWS_MAX):
+            leaves.append(Leaf(piece))
+            fences.append(_fence(piece))
         return
     # Right to left, so that splits do not move the leaves still to be visited.
     end = rows.shape[1]
@@ -323,10 +478,10 @@ def _insert(leaves: list[Ints], fences: list[Fence], rows: Ints) -> None:
         start = 0 if number == 0 else _position(rows[:, :end], fences[number])
         group = rows[:, start:end]
         end = start
-        leaf = leaves[number]
+        leaf = leaves[number].load()
         merged = _merge(leaf, group)
         if merged.shape[1] <= LEAF_ROWS_MAX:
-            leaves[number] = merged
+            leaves[number] = Leaf(merged)
             fences[number] = _fence(merged)
             continue
         beyond = _fence(group) >= (int(leaf[0, -1]), int(leaf[1, -1]))
@@ -334,7 +489,7 @@ def _insert(leaves: list[Ints], fences: list[Fence], rows: Ints) -> None:
         appending = beyond and number == len(leaves) - 1
         size = LEAF_ROWS_MAX if appending else max(LEAF_ROWS_MAX // 2, 1)
         parts = list(_pieces(merged, size))
-        leaves[number : number + 1] = parts
+        leaves[number : number + 1] = map(Leaf, parts)
         fences[number : number + 1] = map(_fence, parts)
 
 

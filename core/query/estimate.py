@@ -65,7 +65,7 @@ def _hits(db: Database, index: AttributeIndex, attr: Keyword, value: Const) -> f
         return 0.0
     if index.avet is None:
         return max(index.aevt.open / _UNINDEXED_SHARE, 1.0)
-    return float(index.avet.with_first(entry).shape[1])
+    return float(index.avet.count_first(entry))
 
 
 def _distinct(index: AttributeIndex) -> float:

@@ -1,0 +1,98 @@
+"""Leaves: small blocks of rows, shared by the versions of a table, in memory or in a segment.
+
+A new leaf has its rows in memory and nowhere else.  One that a snapshot wrote also knows the
+segment that holds it; its rows may then leave memory and come back when they are asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from natalog.core.index.pool import Ints
+
+if TYPE_CHECKING:
+    from natalog.core.index.residency import Residency
+
+
+class Summary(NamedTuple):
+    """What a table needs to know of a leaf without its rows."""
+
+    rows: int
+    distinct: int
+    """Distinct values of the first column."""
+    last: int
+    """The last one of them."""
+
+
+class LeafSource(Protocol):
+    """Where the rows of stored leaves are."""
+
+    def rows(self, name: str) -> Ints:
+        """The rows of the segment ``name``.
+
+        Blocks; raises `SegmentMissing` or `SegmentCorrupt`.
+        """
+        ...
+
+
+class Stored(NamedTuple):
+    """The segment that holds a leaf, and who reads it and keeps its rows."""
+
+    name: str
+    source: LeafSource
+    residency: Residency
+
+
+class Leaf:
+    """A block of rows (width x n, n > 0), in order.  The rows never change.
+
+    ``array`` is None while the rows are only in their segment; read it like this, which costs
+    nothing where it need not::
+
+        rows = leaf.array
+        if rows is None:
+            rows = leaf.load()
+    """
+
+    __slots__ = ("__weakref__", "array", "hits", "stored", "summary")
+
+    def __init__(
+        self, array: Ints | None, stored: Stored | None = None, summary: Summary | None = None
+    ) -> None:
+        self.array = array
+        self.stored = stored
+        self.summary = summary
+        self.hits = 0
+        """How often the rows were asked for and at hand, more or less."""
+
+    def load(self) -> Ints:
+        """The rows, from their segment if need be; they stay in memory for a while."""
+        rows = self.array
+        if rows is None:
+            assert self.stored is not None
+            return self.stored.residency.load(self)
+        self.hits += 1
+        return rows
+
+    def peek(self) -> Ints:
+        """The rows for somebody who needs them once, as scans of whole tables do."""
+        rows = self.array
+        if rows is None:
+            assert self.stored is not None
+            return self.stored.residency.read(self)
+        return rows
+
+    def evict(self) -> None:
+        """Let go of the rows; the segment has them."""
+        self.array = None
+
+    def summed(self) -> Summary:
+        """The leaf's `Summary`; made once, from the rows."""
+        found = self.summary
+        if found is None:
+            first = self.peek()[0]
+            distinct = int(np.count_nonzero(first[1:] != first[:-1])) + 1
+            found = self.summary = Summary(len(first), distinct, int(first[-1]))
+        return found
