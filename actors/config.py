@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from natalog.actors.names import Names
+from natalog.connection.access import Access
 from natalog.core.errors import InvalidConfig
 from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
 
@@ -25,10 +26,11 @@ class ServiceConfig:
     that answer reads.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
     streams, on a cluster.  ``nats_monitoring``: URL of the monitoring endpoint of a server that
     runs elsewhere, for metrics.  ``branch_idle_s``: a branch other than the main one that nobody
-    used for so long gives its actor back.  ``options``: for nats-py (credentials, TLS).
+    used for so long gives its actor back.  ``access``: who we are for the NATS server, and TLS.
+    ``server_config``: a file that the child server's configuration includes (users, TLS, limits).
     """
 
-    nats: str | None = None
+    nats: str | None = field(default=None, repr=False)
     listen: str = "127.0.0.1:4222"
     data: Path = Path("natalog-data")
     role: str = "all"
@@ -43,10 +45,17 @@ class ServiceConfig:
     mailbox_messages: int = MAILBOX_MESSAGES_MAX
     gc_interval_s: float = 3600.0
     branch_idle_s: float = 300.0
-    options: Mapping[str, Any] | None = None
+    access: Access = field(default_factory=Access)
+    server_config: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", Path(self.data))
+        if isinstance(self.access, Mapping):
+            object.__setattr__(self, "access", Access.of(self.access))
+        _require(isinstance(self.access, Access), "access", "", "a table")
+        if self.server_config is not None:
+            object.__setattr__(self, "server_config", Path(self.server_config))
+            _require(self.nats is None, "server_config", "set", "left out beside nats")
         _require(self.role in ROLES, "role", self.role, f"one of {', '.join(ROLES)}")
         for name in ("query_workers", "replicas", "mailbox_messages", "max_payload_bytes"):
             value = getattr(self, name)
@@ -81,7 +90,7 @@ class ServiceConfig:
         """The settings of a TOML file, over them those of ``environ``, over them ``overrides``.
 
         The variable of ``metrics_port`` is ``NATALOG_METRICS_PORT``, and so on for every setting
-        but ``options``.  Raises `InvalidConfig` for a key that does not exist or a value that does
+        but ``access``.  Raises `InvalidConfig` for a key that does not exist or a value that does
         not fit.
         """
         settings: dict[str, Any] = {}
@@ -94,7 +103,7 @@ class ServiceConfig:
                 ) from error
         settings.update(_from_environment(environ or {}))
         settings.update(overrides)
-        known = {field.name for field in fields(cls)}
+        known = {one.name for one in fields(cls)}
         for key in settings:
             if key not in known:
                 raise InvalidConfig(
@@ -108,13 +117,13 @@ class ServiceConfig:
 
 def variables() -> dict[str, str]:
     """The settings that the environment can hold, with the names of their variables."""
-    named = (field.name for field in fields(ServiceConfig) if field.name != "options")
+    named = (one.name for one in fields(ServiceConfig) if one.name != "access")
     return {name: f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in named}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """What the variables say, as values of the settings' types; an empty one says nothing."""
-    types = {field.name: str(field.type) for field in fields(ServiceConfig)}
+    types = {one.name: str(one.type) for one in fields(ServiceConfig)}
     found: dict[str, Any] = {}
     for name, variable in variables().items():
         text = environ.get(variable, "").strip()

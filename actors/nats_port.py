@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import (
@@ -29,6 +28,8 @@ from nats.errors import (
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from natalog.connection.access import Access, shown_url
+from natalog.connection.client import NatsClient, Violation
 from natalog.core.errors import (
     DeadlineExceeded,
     Forbidden,
@@ -84,31 +85,42 @@ class PubAck:
 class NatsPort:
     """One connection.  Use `connect`, then the verbs, then `close`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: NatsClient) -> None:
         self._client = client
-        self._in_flight: set[anyio.CancelScope] = set()
+        client.on_violation.append(self._on_violation)
+        self._in_flight: dict[anyio.CancelScope, str] = {}
+        self._refused: dict[anyio.CancelScope, Forbidden] = {}
+        self._unanswered: Forbidden | None = None
+        self._deaf: dict[str, Forbidden] = {}
+        self.on_forbidden: list[Callable[[Violation], None]] = []
         self._connected = asyncio.Event()
         self._connected.set()
         self.closed = asyncio.Event()
         self.disconnects = 0
         self.reconnects = 0
         self.errors = 0
+        self._last_error: Exception | None = None
         self.on_reconnect: list[Callable[[], None]] = []
 
     @classmethod
     async def connect(
-        cls, url: str, *, name: str = "natalog", options: Mapping[str, Any] | None = None
+        cls, url: str, *, name: str = "natalog", access: Access | None = None
     ) -> NatsPort:
-        """Connect to ``url``; `Unavailable` when nobody answers there.
+        """Connect to ``url``.
 
-        ``options`` go to nats-py as they are (credentials, TLS).
+        Raises `Unavailable` when nobody answers there, `Forbidden` when it does not let us in,
+        `InvalidConfig` for files of ``access`` that cannot be used.
         """
-        client = Client()
+        access = access or Access()
+        options = access.options()
+        servers = [one.strip() for one in url.split(",")]
+        client = NatsClient(servers)
+        client.tls_required |= access.wants_tls
         port = cls(client)
         try:
             with anyio.fail_after(CONNECT_TIMEOUT_S):
                 await client.connect(
-                    servers=[url],
+                    servers=servers,
                     name=name,
                     # the first connection must fail at once; later ones are tried without end
                     max_reconnect_attempts=1,
@@ -125,11 +137,20 @@ class NatsPort:
                     disconnected_cb=port._on_disconnect,
                     reconnected_cb=port._on_reconnect,
                     closed_cb=port._on_closed,
-                    **dict(options or {}),
+                    **options,
                 )
-        except (TimeoutError, OSError, NatsError) as error:
+        except (TimeoutError, OSError, NatsError, ValueError) as error:
             await _quietly(client.close)
-            raise Unavailable(f"No NATS server answers at {url}.", url=url) from error
+            shown = ", ".join(map(shown_url, servers))
+            reason = str(port._last_error or error).strip().removeprefix("nats: ")
+            if "authorization violation" in reason.lower():
+                raise Forbidden(
+                    f"The NATS server at {shown} does not let us in.", url=shown
+                ) from None
+            raise Unavailable(
+                f"No NATS server answers at {shown}" + (f": {reason}." if reason else "."),
+                url=shown,
+            ) from None
         client.options["max_reconnect_attempts"] = -1
         client.options["reconnect_time_wait"] = 0.1
         return port
@@ -157,7 +178,7 @@ class NatsPort:
     @property
     def url(self) -> str:
         connected = self._client.connected_url
-        return "" if connected is None else str(connected.geturl())
+        return "" if connected is None else shown_url(str(connected.geturl()))
 
     async def wait_connected(self) -> None:
         """Wait until the connection is up."""
@@ -165,11 +186,48 @@ class NatsPort:
 
     async def _on_error(self, error: Exception) -> None:
         self.errors += 1
-        log.warning("nats: %s", str(error) or type(error).__name__)
+        if not isinstance(self._last_error, NatsError):  # what a server says tells most
+            self._last_error = error
+        log.warning("nats: %s", str(error).removeprefix("nats: ") or type(error).__name__)
+
+    def _on_violation(self, violation: Violation) -> None:
+        """The server names no call, but its subject: what waits for that would wait in vain."""
+        error = Forbidden(
+            f"NATS does not let the service {violation.verb} {violation.subject}.",
+            subject=violation.subject,
+            verb=violation.verb,
+        )
+        if violation.verb == "publish":
+            for scope, subject in list(self._in_flight.items()):
+                if subject == violation.subject:
+                    self._refuse(scope, error)
+        elif violation.subject.startswith(self._client.answers_prefix or "\0"):
+            self._unanswered = error
+            for scope in list(self._in_flight):
+                self._refuse(scope, error)
+        else:
+            self._deaf[violation.subject] = error
+        for tell in list(self.on_forbidden):
+            tell(violation)
+
+    def _refuse(self, scope: anyio.CancelScope, error: Forbidden) -> None:
+        self._refused[scope] = error
+        scope.cancel()
+
+    def check_subscription(self, subscription: Subscription) -> None:
+        """Raise `Forbidden` when the server has refused it.
+
+        It has by the time of any answer to a request that was sent after `subscribe`.
+        """
+        error = self._deaf.get(subscription.subject)
+        if error is not None:
+            raise error
 
     async def _on_disconnect(self) -> None:
         self.disconnects += 1
         self._connected.clear()
+        self._unanswered = None  # what we may do is decided anew
+        self._deaf.clear()
         # An answer to what is in flight may never come: who waits finds out now.
         for scope in list(self._in_flight):
             scope.cancel()
@@ -239,11 +297,14 @@ class NatsPort:
         """Request and wait for one reply.
 
         Raises `DeadlineExceeded` after ``timeout_s`` or, earlier, when the connection breaks while
-        waiting (what was asked may have happened), `Unavailable` when nobody listens.
+        waiting (what was asked may have happened), `Unavailable` when nobody listens, `Forbidden`
+        when NATS does not let us ask.
         """
         self.check_size(payload, headers)
+        if self._unanswered is not None:
+            raise self._unanswered
         with anyio.CancelScope() as scope:
-            self._in_flight.add(scope)
+            self._in_flight[scope] = subject
             try:
                 return await self._client.request(
                     subject,
@@ -254,7 +315,10 @@ class NatsPort:
             except (TimeoutError, NatsError, OSError) as error:
                 raise translate(error, subject) from error
             finally:
-                self._in_flight.discard(scope)
+                del self._in_flight[scope]
+                refused = self._refused.pop(scope, None)
+        if refused is not None:
+            raise refused
         raise DeadlineExceeded(
             f"The connection broke while waiting for {subject}.", subject=subject, disconnected=True
         )
@@ -269,6 +333,7 @@ class NatsPort:
                 log.exception("the handler of %s failed", subject)
 
         try:
+            self._deaf.pop(subject, None)
             return await self._client.subscribe(subject, queue=queue, cb=on_message)
         except (NatsError, OSError) as error:
             raise translate(error, subject) from error
@@ -437,8 +502,6 @@ def translate(error: BaseException, subject: str) -> NatalogError:
         error, (ConnectionClosedError, ConnectionDrainingError, ConnectionReconnectingError)
     ):
         return Unavailable("The connection to NATS is closed.", subject=subject)
-    if "permissions violation" in str(error).lower():
-        return Forbidden(f"NATS forbids {subject}.", subject=subject)
     return Unavailable(f"NATS failed on {subject}: {error}.", subject=subject)
 
 

@@ -109,9 +109,19 @@ class DirectoryLock:
 
 
 def server_config(
-    *, host: str, port: int, store: Path, run: Path, max_payload: int, sync_interval: str
+    *,
+    host: str,
+    port: int,
+    store: Path,
+    run: Path,
+    max_payload: int,
+    sync_interval: str,
+    include: Path | None = None,
 ) -> str:
-    """The text of the configuration file of the child server."""
+    """The text of the configuration file of the child server.
+
+    ``include``: a file of the operator (users, accounts, TLS, limits).
+    """
 
     def quoted(path: Path) -> str:
         return json.dumps(str(path))
@@ -132,14 +142,16 @@ def server_config(
         "  # acknowledge an append after it is on the disk, not up to two minutes before\n"
         f"  sync_interval: {sync_interval}\n"
         "}\n"
+        # nats-server takes the path of an included file from the directory of the including one
+        + ("" if include is None else f"include {quoted(Path(os.path.relpath(include, run)))}\n")
     )
 
 
 class NatsServer:
     """One child server.  `start` it, run `watch` in a task, `stop` it.
 
-    ``port`` 0 takes any free port; the one chosen is kept over restarts.  ``on_restart`` is called
-    after each unplanned restart.
+    ``port`` 0 takes any free port; the one chosen is kept over restarts.  ``include``: a file that
+    its configuration includes.  ``on_restart`` is called after each unplanned restart.
     """
 
     def __init__(
@@ -150,6 +162,7 @@ class NatsServer:
         port: int = 0,
         max_payload: int = 8 * 1024 * 1024,
         sync_interval: str = "always",
+        include: Path | None = None,
         binary: str | None = None,
         on_restart: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -158,6 +171,7 @@ class NatsServer:
         self.port = port
         self.max_payload = max_payload
         self.sync_interval = sync_interval
+        self.include = None if include is None else Path(include).absolute()
         self.restarts = 0
         self.monitoring_url: str | None = None
         self._binary = binary
@@ -259,6 +273,7 @@ class NatsServer:
                 run=run,
                 max_payload=self.max_payload,
                 sync_interval=self.sync_interval,
+                include=self.include,
             )
         )
         for old in run.glob("*.ports"):

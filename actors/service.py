@@ -41,6 +41,7 @@ from natalog.actors.sampler import Sampler
 from natalog.actors.services_api import ServicesApi
 from natalog.actors.transactor import told
 from natalog.actors.views import Views
+from natalog.connection.access import shown_url
 from natalog.core.errors import (
     BranchNotFound,
     DatabaseNotFound,
@@ -197,6 +198,8 @@ class Service:
             self.runtime.spawn_task(self.sampler.probe, "event loop probe")
         # a subscription counts once the server has read it; the answer to a request proves that
         await self.port.api("INFO")
+        for subscription in self._subscriptions:
+            self.port.check_subscription(subscription)
         self._ready = True
 
     async def stop(self) -> None:
@@ -407,6 +410,7 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
             port=number,
             max_payload=config.max_payload_bytes,
             sync_interval=config.sync_interval,
+            include=config.server_config,
         )
         await server.start()
         if config.sync_interval != "always":
@@ -418,18 +422,16 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
         log.warning(
             "the NATS server at %s is not ours: see that its JetStream has sync_interval always, "
             "or a power cut loses acknowledged transactions",
-            config.nats,
+            shown_url(config.nats),
         )
     url = server.url if server is not None else str(config.nats)
     try:
         async with anyio.create_task_group() as tasks:
             if server is not None:
                 tasks.start_soon(server.watch, name="nats-server")
-            port = await NatsPort.connect(
-                url, name=f"natalog-{config.role}", options=config.options
-            )
+            port = await NatsPort.connect(url, name=f"natalog-{config.role}", access=config.access)
             runtime = Runtime(tasks)
-            service = Service(config, port, url, clock or system_clock, runtime, server)
+            service = Service(config, port, shown_url(url), clock or system_clock, runtime, server)
             runtime.on_restart = _restarted(service)
             try:
                 await service.start()

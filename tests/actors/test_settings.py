@@ -46,7 +46,7 @@ def test_the_environment_goes_before_the_file_and_behind_the_overrides(tmp_path:
 
 
 def test_every_setting_has_a_variable() -> None:
-    assert set(variables()) == {field.name for field in fields(ServiceConfig)} - {"options"}
+    assert set(variables()) == {field.name for field in fields(ServiceConfig)} - {"access"}
     for name, variable in variables().items():
         default = getattr(ServiceConfig(), name)
         if default is not None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from natalog.cli.connection import context_names, place
+from natalog.connection import Access
 from natalog.core.edn import read
 from natalog.core.values import Keyword
 
@@ -285,7 +286,7 @@ def test_contexts_of_the_nats_tool_are_read(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     found = place(None, "lab")
     assert found.servers == ["nats://lab:4222", "tls://lab2:4222"]
-    assert found.options == {"user": "u", "password": "p"}
+    assert found.access == Access(user="u", password="p")
     assert place("other:1", "lab").servers == ["nats://other:1"]
     assert context_names("l") == ["lab"]
 

@@ -11,11 +11,14 @@ from typing import Annotated
 import typer
 
 from natalog import __version__
-from natalog.cli import databases, imports, merges, read, serve, versions, write
-from natalog.cli.connection import USAGE
+from natalog.cli import access, databases, imports, merges, read, serve, versions, write
+from natalog.cli.connection import USAGE, usage_error
+from natalog.connection.access import Access
+from natalog.core.errors import NatalogError
 
 app = typer.Typer(
     name="natalog",
+    cls=access.ConnectionOptionsAnywhere,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,8 +63,35 @@ def _root(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
+    user: access.UserOption = None,
+    password: access.PasswordOption = None,
+    token: access.TokenOption = None,
+    creds: access.CredsOption = None,
+    nkey: access.NkeyOption = None,
+    tls_ca: access.CaOption = None,
+    tls_cert: access.CertOption = None,
+    tls_key: access.KeyOption = None,
+    tls_first: access.FirstOption = False,
+    inbox_prefix: access.InboxOption = None,
 ) -> None:
     """A temporal Datalog database that runs as actors on NATS."""
+    try:
+        access.give(
+            Access(
+                user=user,
+                password=password,
+                token=token,
+                creds=creds,
+                nkey=nkey,
+                tls_ca=tls_ca,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                tls_first=tls_first,
+                inbox_prefix=inbox_prefix,
+            )
+        )
+    except NatalogError as error:
+        usage_error(error.message)
 
 
 def main() -> None:

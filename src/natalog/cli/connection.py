@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from natalog.cli.access import given
 from natalog.client import Client, connect
 from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
+from natalog.connection import access
+from natalog.connection.access import Access
 from natalog.core.errors import (
     Busy,
     CommitUnknown,
@@ -57,6 +58,7 @@ ContextOption = Annotated[
     typer.Option(
         "--context",
         metavar="NAME",
+        envvar="NATS_CONTEXT",
         help="Context of the nats command line to use.",
         autocompletion=lambda incomplete: context_names(incomplete),
     ),
@@ -71,20 +73,30 @@ TimeoutOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A service to talk to: servers, subject prefix, options for the connection."""
+    """A service to talk to: servers, who we are there, subject prefix."""
 
     servers: list[str]
-    options: dict[str, Any] = field(default_factory=dict)
+    access: Access = field(default_factory=Access)
     prefix: str = DEFAULT_PREFIX
 
 
 def place(nats: str | None, context: str | None) -> Place:
-    """The service that is meant; ``--nats`` wins over the URL of the context."""
+    """The service that is meant; ``--nats`` wins over the URL of the context.
+
+    Who we are is said by options, the context and the environment, the first that says it.
+    """
     prefix = os.environ.get("NATALOG_PREFIX", DEFAULT_PREFIX)
-    if context is None:
-        return Place(_urls(nats or DEFAULT_URL), prefix=prefix)
-    settings = _read_context(context)
-    return Place(_urls(nats or settings.get("url") or DEFAULT_URL), _options(settings), prefix)
+    try:
+        who = given()
+        url = nats
+        if context is not None:
+            settings = access.read_context(context)
+            who = who.over(Access.from_context(settings))
+            url = nats or settings.get("url")
+        who = who.over(Access.from_environment())
+        return Place(_urls(url or DEFAULT_URL), who, prefix)
+    except NatalogError as error:
+        usage_error(error.message)
 
 
 def _urls(text: str) -> list[str]:
@@ -95,54 +107,9 @@ def _urls(text: str) -> list[str]:
     ]
 
 
-def context_directory() -> Path:
-    """Where the nats command line keeps its contexts."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "nats" / "context"
-
-
 def context_names(incomplete: str = "") -> list[str]:
     """The contexts there are, for completion."""
-    directory = context_directory()
-    found = sorted(path.stem for path in directory.glob("*.json")) if directory.is_dir() else []
-    return [name for name in found if name.startswith(incomplete)]
-
-
-def _read_context(name: str) -> dict[str, Any]:
-    path = context_directory() / f"{name}.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(context_names()) or "none"
-        usage_error(f"there is no NATS context {name} (known: {known})")
-    except (OSError, ValueError) as error:
-        usage_error(f"cannot read the NATS context {path}: {error}")
-    if not isinstance(found, dict):
-        usage_error(f"cannot read the NATS context {path}: it is no JSON object")
-    return found
-
-
-def _options(settings: dict[str, Any]) -> dict[str, Any]:
-    named = {
-        "user": "user",
-        "password": "password",
-        "token": "token",
-        "creds": "user_credentials",
-        "nkey": "nkeys_seed",
-        "inbox_prefix": "inbox_prefix",
-    }
-    options = {ours: settings[theirs] for theirs, ours in named.items() if settings.get(theirs)}
-    for key in ("user_credentials", "nkeys_seed"):
-        if key in options:
-            options[key] = str(Path(options[key]).expanduser())
-    if any(settings.get(key) for key in ("ca", "cert", "key")):
-        import ssl
-
-        tls = ssl.create_default_context(cafile=settings.get("ca") or None)
-        if settings.get("cert"):
-            tls.load_cert_chain(settings["cert"], settings.get("key") or None)
-        options["tls"] = tls
-    return options
+    return [name for name in access.context_names() if name.startswith(incomplete)]
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -164,7 +131,7 @@ def run_with_client(
             prefix=target.prefix,
             timeout=limits,
             name="natalog-cli",
-            **target.options,
+            access=target.access,
         ) as client:
             return await work(client)
 

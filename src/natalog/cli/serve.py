@@ -8,14 +8,17 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from natalog.cli.connection import run, usage_error
+from natalog.cli.access import given
+from natalog.cli.connection import ContextOption, place, run, usage_error
 from natalog.cli.parsing import clock_argument
+from natalog.connection.access import Access
 
 log = logging.getLogger("natalog.serve")
 
@@ -38,6 +41,7 @@ def serve(
         str | None,
         typer.Option("--nats", metavar="URL", help="Use this NATS server, start none."),
     ] = None,
+    context: ContextOption = None,
     listen: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +50,16 @@ def serve(
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Where the own server stores.")
+    ] = None,
+    server_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--server-config",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="What the own server's configuration includes: users, TLS.",
+        ),
     ] = None,
     role: Annotated[
         Role | None, typer.Option("--role", help="Actors to run; all unless this names some.")
@@ -77,31 +91,41 @@ def serve(
 
     natalog serve --nats nats://nats.example.com:4222 --role query
     """
-    if nats is not None and (listen is not None or data is not None):
-        usage_error("--nats uses a server that runs elsewhere; --listen and --data start one")
+    elsewhere = nats is not None or context is not None
+    if elsewhere and (listen is not None or data is not None or server_config is not None):
+        usage_error(
+            "--nats and --context use a server that runs elsewhere; --listen, --data and "
+            "--server-config start one"
+        )
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     pinned = clock_argument(pin_clock)
+    target = place(nats, context)
     settings: dict[str, Any] = {
-        "nats": nats,
+        "nats": ",".join(target.servers) if elsewhere else None,
         "listen": listen,
         "data": data,
+        "server_config": server_config,
         "role": None if role is None else role.value,
         "query_workers": query_workers,
         "metrics_port": metrics_port,
     }
-    run(_serve(config, {k: v for k, v in settings.items() if v is not None}, pinned))
+    run(_serve(config, {k: v for k, v in settings.items() if v is not None}, pinned, target.access))
 
 
-async def _serve(path: Path | None, settings: dict[str, Any], pinned_ms: int | None) -> None:
+async def _serve(
+    path: Path | None, settings: dict[str, Any], pinned_ms: int | None, who: Access
+) -> None:
     # the actors and the engine are heavy; no other command needs them
     from natalog.actors.config import ServiceConfig
     from natalog.actors.service import running
 
     config = ServiceConfig.load(path, os.environ, **settings)
+    # what the command line says goes before the file, the file before the environment
+    config = replace(config, access=given().over(config.access).over(who))
     clock = None if pinned_ms is None else (lambda: pinned_ms)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

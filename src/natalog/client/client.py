@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ from natalog.client.conn import Conn
 from natalog.client.session import READ, Session
 from natalog.client.timeouts import Timeout
 from natalog.client.transport import Transport
+from natalog.connection.access import Access, check_prefix
 from natalog.core.edn import read
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -119,13 +121,15 @@ class Connecting:
         options: Mapping[str, Any],
     ) -> None:
         self._url = url
-        self._prefix = prefix
+        self._prefix = check_prefix(prefix)
         self._timeout = timeout
-        self._options = options
+        self._access, self._options = _split(options)
         self._client: Client | None = None
 
     async def _open(self) -> Client:
-        transport = await Transport.open(self._url, self._timeout, **self._options)
+        transport = await Transport.open(
+            self._url, self._timeout, access=self._access, **self._options
+        )
         return Client(Session(transport, self._prefix, self._timeout))
 
     def __await__(self) -> Generator[Any, None, Client]:
@@ -155,11 +159,25 @@ def connect(
     """Connect to the Natalog service behind a NATS server.
 
     ``url`` may be a list of servers of one cluster.  ``timeout`` is a `Timeout` or a number of
-    seconds for requests.  Further options go to nats-py: ``user``, ``password``, ``token``,
-    ``user_credentials``, ``nkeys_seed``, ``tls``, ``inbox_prefix`` and so on.  Raises
-    `Unavailable` at once when no server answers.
+    seconds for requests.  Who connects is said by ``user`` and ``password``, ``token``, ``creds``
+    (a file of JWT credentials), ``nkey`` (a file with a seed), ``tls_ca``, ``tls_cert``,
+    ``tls_key``, ``tls_first`` and ``inbox_prefix`` (see `natalog.connection.access.Access`), or by
+    one ``access``; further options go to nats-py.  Raises `Unavailable` at once when no server
+    answers, `Forbidden` when it does not let us in.
 
         async with natalog.connect("nats://127.0.0.1:4222") as client:
             conn = client.database("people")
     """
     return Connecting(url, prefix, Timeout.of(timeout), options)
+
+
+_ACCESS = frozenset(one.name for one in fields(Access))
+
+
+def _split(options: Mapping[str, Any]) -> tuple[Access, dict[str, Any]]:
+    """Options that say who connects, and those that are nats-py's."""
+    ours = {name: value for name, value in options.items() if name in _ACCESS}
+    rest = {name: value for name, value in options.items() if name not in _ACCESS}
+    given = rest.pop("access", None)
+    access = Access.of(ours)
+    return (access if given is None else access.over(given)), rest

@@ -109,7 +109,9 @@ class LiveFeed(Feed):
     async def _open(self) -> AsyncIterator[Any]:
         subject = self._session.subject(self._database, self._branch, "report")
         transport = self._session.transport
-        self._subscription = await transport.subscribe(subject, self._on_message)
+        self._subscription = await transport.subscribe(
+            subject, self._on_message, self._queue.put_nowait
+        )
         transport.on_close.add(self._end)
         return self._items(await self._begin())
 
@@ -142,6 +144,8 @@ class LiveFeed(Feed):
                     f"go on with reports(since=...)",
                     since=last,
                 )
+            if isinstance(data, NatalogError):
+                raise data
             body = unpack(data)
             if "rejected" in body:
                 yield rejection_from_map(body)

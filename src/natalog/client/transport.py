@@ -10,24 +10,27 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-import nats
 import nats.errors
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from natalog.client.timeouts import Timeout
+from natalog.connection.access import Access, check_prefix, shown_url
+from natalog.connection.client import NatsClient, Violation
 from natalog.core.errors import (
     CodecError,
     DeadlineExceeded,
     Forbidden,
+    NatalogError,
     TooLarge,
     Unavailable,
 )
 
+DEFAULT_INBOX = "_INBOX"
 PART_HEADER = "Natalog-Part"
 BASIS_HEADER = "Natalog-Basis"
 ERROR_HEADER = "Nats-Service-Error"
@@ -47,11 +50,16 @@ class Reply(NamedTuple):
 class _Waiter:
     """One request that waits for its answer."""
 
-    __slots__ = ("future", "parts")
+    __slots__ = ("future", "parts", "subject")
 
-    def __init__(self, future: asyncio.Future[Reply]) -> None:
+    def __init__(self, future: asyncio.Future[Reply], subject: str) -> None:
         self.future = future
+        self.subject = subject
         self.parts: dict[int, bytes] = {}
+
+    def fail(self, error: NatalogError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def take(self, msg: Msg) -> None:
         if self.future.done():
@@ -79,10 +87,13 @@ class _Waiter:
 class Transport:
     """One connection to NATS.  Make it with `Transport.open`; safe for one event loop only."""
 
-    def __init__(self, timeout: Timeout) -> None:
+    def __init__(self, client: NatsClient, timeout: Timeout, inbox_prefix: str) -> None:
         self.timeout = timeout
-        self._nats = Nats()
-        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._nats = client
+        self._nats.on_violation.append(self._on_violation)
+        self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}"
+        self._forbidden: set[str] = set()
+        self._denied: dict[str, Callable[[NatalogError], None]] = {}
         self._waiting: dict[str, _Waiter] = {}
         self._tokens = itertools.count(1)
         self._last_error: Exception | None = None
@@ -94,15 +105,26 @@ class Transport:
 
     @classmethod
     async def open(
-        cls, url: str | list[str], timeout: Timeout, *, name: str = "natalog", **options: Any
+        cls,
+        url: str | list[str],
+        timeout: Timeout,
+        *,
+        name: str = "natalog",
+        access: Access | None = None,
+        **options: Any,
     ) -> Transport:
-        """Connect; `Unavailable` with the reason when no server answers within the timeout.
+        """Connect; `Unavailable` with the reason when no server answers within the timeout,
+        `Forbidden` when none lets us in.
 
-        Once connected, a lost connection is taken up again without end.  ``options`` go to
-        nats-py (``user``, ``password``, ``token``, ``user_credentials``, ``nkeys_seed``, ``tls``).
+        Once connected, a lost connection is taken up again without end.  ``options`` go to nats-py
+        as they are.
         """
-        self = cls(timeout)
+        access = access or Access()
         servers = [url] if isinstance(url, str) else list(url)
+        options = {**access.options(), **options}
+        prefix = check_prefix(options.get("inbox_prefix", DEFAULT_INBOX), "inbox prefix")
+        self = cls(NatsClient(servers), timeout, prefix)
+        self._nats.tls_required |= access.wants_tls
         try:
             async with asyncio.timeout(timeout.connect_s):
                 await self._nats.connect(
@@ -125,18 +147,26 @@ class Transport:
         except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
             await self._abandon()
             reason = self._last_error or error
-            kind = Forbidden if isinstance(reason, nats.errors.AuthorizationError) else Unavailable
+            shown = [shown_url(server) for server in servers]
+            kind = Forbidden if "authorization violation" in str(reason).lower() else Unavailable
             raise kind(
-                f"cannot connect to NATS at {', '.join(servers)}: {_reason(reason)}",
-                servers=servers,
+                f"cannot connect to NATS at {', '.join(shown)}: {_reason(reason)}", servers=shown
             ) from None
         self._nats.options["max_reconnect_attempts"] = -1
         self._nats.options["reconnect_time_wait"] = 0.2
         self._last_error = None
         self._connected.set()
-        await self._nats.subscribe(
-            f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        try:
+            await self.subscribe(f"{self._inbox}.*", self._on_reply)
+        except NatalogError as error:
+            await self._abandon()
+            if isinstance(error, Forbidden):
+                raise Forbidden(
+                    f"NATS lets this user receive no answers on {prefix}; name the inbox_prefix "
+                    "that it may use",
+                    inbox_prefix=prefix,
+                ) from None
+            raise
         return self
 
     # --- use ---------------------------------------------------------------------------------
@@ -151,14 +181,14 @@ class Transport:
     ) -> Reply:
         """Send a request and wait for the whole answer.
 
-        `Unavailable` when nobody serves the subject or the connection breaks while waiting
-        (``data["delivered"]`` says whether it may have arrived), `DeadlineExceeded` after
-        ``timeout_s``, `TooLarge` before sending more than the server takes.  ``on_cancel`` is told
-        the reply subject when the caller stops waiting.
+        `Forbidden` when NATS does not let us ask, `Unavailable` when nobody serves the subject or
+        the connection breaks while waiting (``data["delivered"]`` says whether it may have
+        arrived), `DeadlineExceeded` after ``timeout_s``, `TooLarge` before sending more than the
+        server takes.  ``on_cancel`` is told the reply subject when the caller stops waiting.
         """
         self._check(subject, len(payload))
         token = str(next(self._tokens))
-        waiter = _Waiter(asyncio.get_running_loop().create_future())
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), subject)
         try:
             async with asyncio.timeout(timeout_s):
                 if not self._nats.is_connected:
@@ -206,28 +236,44 @@ class Transport:
             await self._nats.publish(subject, payload)
 
     async def subscribe(
-        self, subject: str, callback: Callable[[Msg], Awaitable[None]]
+        self,
+        subject: str,
+        callback: Callable[[Msg], Awaitable[None]],
+        denied: Callable[[NatalogError], None] | None = None,
     ) -> Subscription:
-        """Deliver messages of ``subject`` to ``callback``, which must not wait."""
+        """Deliver messages of ``subject`` to ``callback``, which must not wait.
+
+        `Forbidden` when NATS does not let us listen.  ``denied`` hears it when that is so later,
+        at a new connection.
+        """
         self._check(subject, 0)
+        self._forbidden.discard(subject)
         subscription = await self._nats.subscribe(
             subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
         )
         # a subscription counts once the server knows it: a message published by somebody else
         # after this point is delivered
         await self.flush()
+        if subject in self._forbidden:
+            self._forbidden.discard(subject)
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+            raise forbidden(Violation("subscribe", subject))
+        if denied is not None:
+            self._denied[subject] = denied
         return subscription
 
     async def flush(self) -> None:
         """Wait until the server has seen everything sent so far."""
         try:
             async with asyncio.timeout(self.timeout.request_s):
+                await asyncio.sleep(0)  # nats-py sends the ping of a flush before what waits
                 await self._nats.flush()
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise Unavailable(f"the connection to NATS is down: {_reason(error)}") from None
 
     @property
-    def nats(self) -> Nats:
+    def nats(self) -> NatsClient:
         """The nats-py connection."""
         return self._nats
 
@@ -284,7 +330,21 @@ class Transport:
             waiter.take(msg)
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = error
+        if not isinstance(self._last_error, nats.errors.Error):  # what a server says tells most
+            self._last_error = error
+
+    def _on_violation(self, violation: Violation) -> None:
+        """The server names no call, but its subject: what waits for that will wait in vain."""
+        error = forbidden(violation)
+        answers = violation.subject == f"{self._inbox}.*"
+        if violation.verb == "subscribe":
+            self._forbidden.add(violation.subject)
+            tell = self._denied.pop(violation.subject, None)
+            if tell is not None:
+                tell(error)
+        for waiter in self._waiting.values():
+            if answers or (violation.verb == "publish" and waiter.subject == violation.subject):
+                waiter.fail(error)
 
     async def _on_reconnect(self) -> None:
         self._connected.set()
@@ -295,8 +355,7 @@ class Transport:
 
     def _fail_waiting(self, why: str) -> None:
         for waiter in self._waiting.values():
-            if not waiter.future.done():
-                waiter.future.set_exception(Unavailable(why, delivered=None))
+            waiter.fail(Unavailable(why, delivered=None))
 
     async def _abandon(self) -> None:
         self._closed = True
@@ -305,8 +364,20 @@ class Transport:
                 await self._nats.close()
 
 
+def forbidden(violation: Violation) -> Forbidden:
+    """The error for something that NATS did not allow."""
+    what = "publish to" if violation.verb == "publish" else "subscribe to"
+    return Forbidden(
+        f"NATS does not let this user {what} {violation.subject}",
+        subject=violation.subject,
+        verb=violation.verb,
+    )
+
+
 def _reason(error: BaseException) -> str:
     text = str(error)
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or type(error).__name__}"
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in text:
         return "connection refused"
     if isinstance(error, TimeoutError):

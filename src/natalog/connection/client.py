@@ -1,0 +1,231 @@
+"""nats-py's client, made safe against what others may send, and with ears for refusals.
+
+Anybody who may publish to a subject that we listen on chooses bytes of that subject, its reply
+subject and its headers.  Left alone, nats-py stops reading for good at bytes that are no UTF-8 and
+takes some control characters for separators.  Here no message can end the connection.
+
+nats-server refuses what a user may not do in a line of its own, without saying to which call it
+belongs; the line names the subject, and `NatsClient.on_violation` tells it on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any, Final, NamedTuple
+
+from nats import errors
+from nats.aio.client import Client, RawCredentials
+from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import Parser
+
+CONTROL_LINE_BYTES_MAX: Final = 64 * 1024
+"""Longest line that the server sends, its INFO apart (4,096 bytes by default)."""
+INFO_BYTES_MAX: Final = 1024 * 1024
+
+_CLOSE_TIMEOUT_S: Final = 0.2
+_VIOLATION: Final = re.compile(
+    r"permissions violation for (?:(publish with reply of|publish)(?: to)?|subscription to) "
+    r'"((?:[^"\\]|\\.)*)"',
+    re.IGNORECASE,
+)
+_PASSING: Final = ("authentication expired",)
+"""The server ends the connection; with a new token in the file the next one succeeds."""
+_JWT: Final = re.compile(rb"-+BEGIN NATS USER JWT-+\s+(\S+)\s")
+_SEED: Final = re.compile(rb"-+BEGIN USER NKEY SEED-+\s+(\S+)\s")
+
+
+class Violation(NamedTuple):
+    """Something that the server did not allow: ``verb`` is ``publish`` or ``subscribe``."""
+
+    verb: str
+    subject: str
+
+
+class NatsClient(Client):
+    """A connection to NATS.
+
+    ``on_violation``: called with every refusal for lack of permission.  ``tls_required``: do not
+    say who we are over a connection that the server (or who stands before it) leaves open.
+    """
+
+    def __init__(self, servers: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._ps = _Protocol(self)
+        if not any(server.startswith(("ws://", "wss://")) for server in servers):
+            self._transport = _Tcp()  # type: ignore[no-untyped-call]
+        self.on_violation: list[Callable[[Violation], None]] = []
+        self.tls_required = any(server.startswith("tls://") for server in servers)
+
+    @property
+    def answers_prefix(self) -> str:
+        """Where answers to `request` come; empty before the first one."""
+        return "" if self._resp_sub_prefix is None else self._resp_sub_prefix.decode()
+
+    # --- what comes in -----------------------------------------------------------------------
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (UnicodeDecodeError, IndexError, ValueError):
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        try:
+            answer_to = reply.decode()
+        except UnicodeDecodeError:
+            answer_to = ""  # nobody can be answered there
+        return self.msg_class(
+            subject=subject.decode("utf-8", "backslashreplace"),
+            reply=answer_to,
+            data=data,
+            headers=headers,
+            _client=self,
+            _sid=sid,
+        )
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self.tls_required and not self.options["tls_handshake_first"]:
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise errors.Error("nats: the server offers no TLS")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection=initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        found = _VIOLATION.search(err_msg)
+        if found is not None:
+            subject = found[2]
+            if "\\" in subject:
+                subject = _unquoted(subject)
+            violation = Violation("publish" if found[1] else "subscribe", subject)
+            for tell in list(self.on_violation):
+                tell(violation)
+        lowered = err_msg.lower()
+        if any(reason in lowered for reason in _PASSING):
+            await self._process_op_err(errors.Error(f"nats: {lowered}"))
+            return
+        await super()._process_err(lowered)
+
+    # --- who we are --------------------------------------------------------------------------
+
+    # nats-py reads a file without credentials for ever.
+
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        return _piece(_JWT, creds)
+
+    def _read_creds_user_nkey(self, creds: Any) -> bytearray:
+        return _piece(_SEED, creds)
+
+
+class _Tcp(TcpTransport):
+    """nats-py waits for the end of a connection whose TLS handshake failed; it never comes."""
+
+    def __bool__(self) -> bool:
+        return True  # nats-py would make another one
+
+    async def wait_closed(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await super().wait_closed()  # type: ignore[no-untyped-call]
+
+
+def _piece(pattern: re.Pattern[bytes], creds: Any) -> bytearray:
+    if isinstance(creds, RawCredentials):
+        content = BytesIO(creds.data.encode()).getvalue()
+    else:
+        with open(creds, "rb") as file:
+            content = file.read()
+    found = pattern.search(content)
+    if found is None:
+        raise errors.Error("nats: the credentials hold no user")
+    return bytearray(found[1])
+
+
+def _unquoted(text: str) -> str:
+    """The subject inside Go's quotes, where it holds characters that are escaped there."""
+    try:
+        return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError:
+        return text
+
+
+class _Protocol(Parser):
+    """Cuts what the server sends into operations; separators are what the server takes for them."""
+
+    def __init__(self, client: NatsClient) -> None:
+        super().__init__(client)
+        self._client = client
+        self._message: tuple[int, bytes, bytes, int, int] | None = None
+
+    def reset(self) -> None:
+        super().reset()
+        self._message = None
+
+    async def parse(self, data: bytes = b"") -> None:
+        self.buf.extend(data)
+        buf = self.buf
+        while buf:
+            if self._message is not None:
+                sid, subject, reply, head, size = self._message
+                if len(buf) < size + 2:
+                    return
+                headers = bytes(buf[:head])
+                payload = bytes(buf[head:size])
+                del buf[: size + 2]
+                self._message = None
+                await self._client._process_msg(sid, subject, reply, payload, headers)
+                buf = self.buf  # a reconnection meanwhile begins with a new one
+                continue
+            end = buf.find(b"\r\n")
+            if end < 0:
+                limit = INFO_BYTES_MAX if buf[:4] == b"INFO" else CONTROL_LINE_BYTES_MAX
+                if len(buf) > limit:
+                    raise errors.ProtocolError
+                return
+            line = bytes(buf[:end])
+            del buf[: end + 2]
+            await self._operation(line)
+            buf = self.buf
+
+    async def _operation(self, line: bytes) -> None:
+        if line.startswith((b"MSG ", b"HMSG ")):
+            self._message = _message(line)
+        elif line == b"PING":
+            await self._client._process_ping()
+        elif line == b"PONG":
+            await self._client._process_pong()
+        elif line.startswith(b"-ERR"):
+            said = line[4:].decode("utf-8", "backslashreplace").strip()
+            await self._client._process_err(said)
+        elif line.startswith(b"INFO "):
+            try:
+                info = json.loads(line[5:])
+            except ValueError:
+                raise errors.ProtocolError from None
+            await self._client._process_info(info)
+        elif line and line != b"+OK":
+            raise errors.ProtocolError
+
+
+def _message(line: bytes) -> tuple[int, bytes, bytes, int, int]:
+    """Subscription, subject, reply subject, bytes of headers, bytes of headers and payload."""
+    words = line.split(b" ")
+    numbers = 2 if line[:1] == b"H" else 1
+    if len(words) not in (3 + numbers, 4 + numbers):
+        raise errors.ProtocolError
+    reply = words[3] if len(words) == 4 + numbers else b""
+    try:
+        size = int(words[-1])
+        head = int(words[-2]) if numbers == 2 else 0
+        if not 0 <= head <= size:
+            raise ValueError
+        return int(words[2]), words[1], reply, head, size
+    except ValueError:
+        raise errors.ProtocolError from None
