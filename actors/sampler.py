@@ -77,7 +77,7 @@ class Sampler:
         self._server = server
         self._monitoring = monitoring
         self._heads: dict[str, LogHead] = {}
-        self._waiting: dict[tuple[str, str], int] = {}
+        self._published: dict[tuple[str, str], int] = {}
         self._account: dict[str, float] = {}
         self._monitored: Monitored | None = None
         self._disk: tuple[int, int] | None = None
@@ -108,8 +108,9 @@ class Sampler:
                 found["natalog_log_bytes", labels] += head.bytes
                 if head.tx is not None:
                     lags[labels] = max(lags.get(labels, 0), lag(state, head.tx))
-            waiting = self._waiting.get((state.database, state.branch))
-            if waiting is not None:
+            published = self._published.get((state.database, state.branch))
+            if published is not None:
+                waiting = max(0, published - state.ingest_seq)
                 found["natalog_ingest_waiting_messages", labels] += waiting
             if self._monitored is not None:
                 subject = self._names.report(state.database, state.branch)
@@ -127,6 +128,7 @@ class Sampler:
         for actor in self._runtime.actors():
             kind = actor.name.partition(":")[0]
             running[kind] += 1
+            self._metrics.actor_restarts.labels(kind)  # zero is a value, too
             depths[kind] = max(depths.get(kind, 0), actor.depth)
         for kind, depth in depths.items():
             yield "natalog_mailbox_depth", (kind,), depth
@@ -171,7 +173,7 @@ class Sampler:
         except NatalogError as error:
             log.debug("NATS does not tell: %s", error.message)
             self._heads.clear()
-            self._waiting.clear()
+            self._published.clear()
             self._account.clear()
         self._monitored = await self._look_at_monitoring()
         if self._server is not None:
@@ -179,7 +181,7 @@ class Sampler:
 
     async def _look_at_logs(self) -> None:
         heads: dict[str, LogHead] = {}
-        waiting: dict[tuple[str, str], int] = {}
+        published: dict[tuple[str, str], int] = {}
         for state in self._hub.states():
             stream = self._stream(state)
             info = await self._port.stream_info(stream)
@@ -192,8 +194,8 @@ class Sampler:
                 ingest = self._names.ingest_stream(state.database, state.branch)
                 info = await self._port.stream_info(ingest)
                 if info is not None:
-                    waiting[state.database, state.branch] = int(info["state"]["messages"])
-        self._heads, self._waiting = heads, waiting
+                    published[state.database, state.branch] = int(info["state"]["last_seq"])
+        self._heads, self._published = heads, published
 
     async def _head_tx(self, state: BranchState, stream: str, seq: int) -> int | None:
         """The last transaction of a log that ends at ``seq``."""

@@ -1,11 +1,10 @@
-"""What the documentation shows is true: doctests, the README's example, links, the dashboard."""
+"""What the documentation shows is true: doctests, the README's example, links."""
 
 from __future__ import annotations
 
 import asyncio
 import doctest
 import importlib
-import json
 import pkgutil
 import re
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 
 import natalog
 from natalog.actors.config import ServiceConfig
-from natalog.actors.metrics import Metrics
 from natalog.actors.service import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +23,6 @@ MODULES = [
     for module in pkgutil.walk_packages(natalog.__path__, "natalog.")
     if not module.name.endswith("__main__")
 ]
-DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -56,23 +53,3 @@ def test_the_example_of_the_readme_runs(tmp_path: Path, capsys: pytest.CaptureFi
 
     asyncio.run(example())
     assert capsys.readouterr().out == "{('Alice', 30)}\n{('Alice', 25)}\n"
-
-
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
-def test_dashboards_ask_for_metrics_that_exist(path: Path) -> None:
-    dashboard = json.loads(path.read_text(encoding="utf-8"))
-    known = {
-        f"{family.name}{suffix}"
-        for family in Metrics().registry.collect()
-        for suffix in ("", "_total", "_bucket", "_sum", "_count")
-    }
-    assert dashboard["templating"]["list"][0]["type"] == "datasource"
-    for panel in dashboard["panels"]:
-        assert panel["title"]
-        assert panel["description"]
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        for target in panel["targets"]:
-            for metric in re.findall(r"\bnatalog_[a-z_]+", target["expr"]):
-                assert metric in known, f"{panel['title']} asks for {metric}"
-            if "rate(" in target["expr"]:
-                assert "$__rate_interval" in target["expr"]
