@@ -51,6 +51,8 @@ such as ``transact/unique``, without the colon), a sentence that names the offen
     │   └── Internal
     └── StorageError
         ├── LogCorrupt / PortInUse / DataDirectoryInUse / ServerFailed
+        ├── SegmentCorrupt             stored bytes that are not what their name says
+        └── SegmentMissing             a segment that a value needs and the store lacks
 """
 
 from __future__ import annotations
@@ -519,6 +521,18 @@ class LogCorrupt(StorageError):
     """A hole, a broken hash chain or an unreadable record in the log."""
 
     default_type = "storage/log-corrupt"
+
+
+class SegmentCorrupt(StorageError):
+    """A segment whose bytes are not those of its name, or mean nothing."""
+
+    default_type = "storage/segment-corrupt"
+
+
+class SegmentMissing(StorageError):
+    """A segment that the store does not have."""
+
+    default_type = "storage/segment-missing"
 
 
 class PortInUse(StorageError):

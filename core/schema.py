@@ -187,6 +187,11 @@ class Schema:
         self.plans = {}
 
     @classmethod
+    def of(cls, props: Mapping[int, Props], *, flexible: bool = False) -> Schema:
+        """The schema of these schema facts; the order of entities is kept."""
+        return cls(props, flexible=flexible)
+
+    @classmethod
     def empty(cls, *, flexible: bool = False) -> Schema:
         """The schema of a database without facts; ``flexible`` under flexibility ``read``."""
         return cls({}, flexible=flexible)
@@ -208,6 +213,10 @@ class Schema:
         """The user's attribute that the entity ``eid`` declares."""
         ident = self._by_eid.get(eid)
         return None if ident is None else self._attributes.get(ident)
+
+    def declared(self) -> list[int]:
+        """The entities with schema facts, in the order in which they got their first."""
+        return list(self._props)
 
     def props_of(self, eid: int) -> Props:
         """The schema facts of an entity."""

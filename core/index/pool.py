@@ -7,9 +7,9 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,30 @@ from natalog.core.values import sort_key, value_key
 Ints = NDArray[np.int64]
 
 
+class _Unused:
+    """Stands in a pool for a code whose value is not known, as no fact has it."""
+
+    def __repr__(self) -> str:
+        return "unused"
+
+
+_UNUSED: Final = _Unused()
+
+
 class ValuePool:
     """Values by code and codes by value.  Grows only; safe to read while another thread adds."""
 
-    __slots__ = ("_codes", "_lock", "_rank_cache", "_size", "_values")
+    __slots__ = ("_codes", "_epoch", "_lock", "_rank_cache", "_size", "_values", "agreed")
 
     def __init__(self) -> None:
         self._codes: dict[Any, int] = {}
         self._values: NDArray[np.object_] = np.empty(64, dtype=object)
         self._size = 0
         self._lock = Lock()
-        self._rank_cache: tuple[int, Ints] | None = None
+        self._epoch = 0
+        self._rank_cache: tuple[tuple[int, int], Ints] | None = None
+        self.agreed: set[str] = set()
+        """Names of stored parts of dictionaries that say of their codes what this pool says."""
 
     def __len__(self) -> int:
         return self._size
@@ -53,6 +66,45 @@ class ValuePool:
             self._size = code + 1
             self._codes[key] = code
             return code
+
+    def adopt(self, codes: Ints, values: Sequence[Any]) -> bool:
+        """Take over values with the codes they have elsewhere (ascending).
+
+        False, and nothing is changed, where this pool has another value for a code or another code
+        for a value.  Codes in between stay unused, for ever if nobody brings their values.
+        """
+        if not len(codes):
+            return True
+        keys = [value if type(value) is str else value_key(value) for value in values]
+        numbers: list[int] = codes.tolist()
+        with self._lock:
+            known = self._codes
+            size = self._size
+            missing = []
+            for spot, (key, code) in enumerate(zip(keys, numbers, strict=True)):
+                found = known.get(key)
+                if found is None:
+                    if code < size and self._values[code] is not _UNUSED:
+                        return False
+                    missing.append(spot)
+                elif found != code:
+                    return False
+            if not missing:
+                return True
+            end = max(numbers[-1] + 1, size)
+            if end > len(self._values):
+                grown = np.empty(max(2 * len(self._values), end), dtype=object)
+                grown[:size] = self._values[:size]
+                self._values = grown
+            self._values[size:end] = _UNUSED
+            for spot in missing:
+                value = values[spot]
+                self._values[numbers[spot]] = tuple(value) if isinstance(value, list) else value
+            self._size = end
+            for spot in missing:
+                known[keys[spot]] = numbers[spot]
+            self._epoch += 1
+        return True
 
     def codes(self, values: Iterable[Any]) -> Ints:
         """The codes of several values, new ones for those the pool has not seen."""
@@ -83,14 +135,15 @@ class ValuePool:
         """
         cache = self._rank_cache
         size = self._size
-        if cache is not None and cache[0] == size:
+        state = (size, self._epoch)
+        if cache is not None and cache[0] == state:
             return cache[1][codes]
         distinct, inverse = np.unique(codes, return_inverse=True)
         if 2 * len(distinct) >= size:
             order = sorted(range(size), key=lambda code: sort_key(self._values[code]))
             table = np.empty(size, dtype=np.int64)
             table[order] = np.arange(size)
-            self._rank_cache = (size, table)
+            self._rank_cache = (state, table)
             return table[codes]
         keys = [sort_key(value) for value in self._values[distinct].tolist()]
         order = sorted(range(len(keys)), key=keys.__getitem__)

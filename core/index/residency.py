@@ -110,6 +110,12 @@ class Residency:
         with self._lock:
             return self._leaves.get(name)
 
+    def shared(self, leaf: Leaf) -> Leaf:
+        """The leaf that is known of the same segment, else this one from now on."""
+        assert leaf.stored is not None
+        with self._lock:
+            return self._leaves.setdefault(leaf.stored.name, leaf)
+
     def introduce(self, leaf: Leaf) -> None:
         """Count a leaf that is stored from now on; it may be evicted at once."""
         assert leaf.stored is not None
