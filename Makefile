@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test laws fuzz check format docs previews bench wheel-check clean
+.PHONY: help setup demo test laws fuzz check format docs bench wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -44,13 +44,6 @@ format: $(STAMP)  ## rewrite the sources in the house format
 
 docs: $(STAMP)  ## write the documents that are made from the code
 	$(BIN)/python tools/errors_doc.py
-	$(BIN)/python tools/dashboards
-	$(BIN)/python tools/metrics_doc.py
-
-previews: $(STAMP)  ## draw the dashboards from a measured load; needs prometheus, takes minutes
-	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[previews]'
-	$(BIN)/python tools/dashboards/previews.py
 
 bench: $(STAMP)  ## measure every workload; BENCH="--suite queries --peers" chooses
 	$(BIN)/python bench/run.py $(BENCH)

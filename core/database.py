@@ -25,6 +25,7 @@ from natalog.core.errors import (
 )
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import decode, decode_one, find, kind_of, order_of
+from natalog.core.index.places import Places
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN, RowTree
@@ -207,6 +208,25 @@ class Database:
         if keeper is not None:
             cache.count(keeper, sum(column.nbytes for column in facts if column is not None))
         return facts
+
+    def places(self, attr: Keyword) -> Places:
+        """Where entities lie in `scan`, which keeps it."""
+        index = self.indexes.get(attr)
+        if index is None:
+            return Places(_NONE)
+        if self.is_current:
+            return index.aevt.places()
+        found: Places | None = self._cache.get((attr, "places"))
+        if found is None:
+            found = self._cache[attr, "places"] = Places(self.scan(attr).e)
+        return found
+
+    def is_scanned(self, attr: Keyword) -> bool:
+        """Whether `scan` has the facts of an attribute at hand."""
+        if self.is_current:
+            index = self.indexes.get(attr)
+            return index is None or index.aevt.is_scanned
+        return attr in self._cache
 
     def forget(self, shared: Database) -> None:
         """Give up the columns that scans of this value kept, but for what it shares with another.

@@ -14,7 +14,8 @@ from natalog.core.errors import InvalidTimePoint, NoHistory, ViewRefused
 from natalog.core.index.encoding import decode
 from natalog.core.index.window import Facts
 from natalog.core.limits import TX_BASE
-from natalog.core.query.column import Column, aligned, member, packed_pair
+from natalog.core.query.column import Column, aligned
+from natalog.core.query.keys import member, packed_pair
 from natalog.core.values import Datom, Keyword, sort_key
 
 

@@ -51,6 +51,8 @@ QUERY_TIMEOUT_S = 30.0
 """Deadline of a query that names none."""
 PARSED_QUERIES_MAX = 1_024
 """Parsed queries and pull patterns that are kept, each."""
+DERIVED_MAX = 8_192
+"""Parts of parsed queries, such as lists of clauses, for which a derivation is kept, each kind."""
 CLAUSE_NESTING_MAX = 64
 """Levels of ``not``, ``or`` and ``and`` within each other."""
 CONSTANT_NESTING_MAX = 100

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import numpy as np
 
 from natalog.core.index.leaf import Leaf
+from natalog.core.index.places import Places
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
 from natalog.core.limits import LEAF_ROWS_MAX
@@ -35,6 +36,7 @@ Columns = tuple[Ints, Ints, Ints, Ints]
 """The four columns of a table of facts."""
 
 _BULK: Final = 4  # more rows than this are inserted as a block
+_WHOLE_SHARE: Final = 8  # a key with a leaf in so many is read from the whole table
 
 
 class RowTree:
@@ -45,6 +47,7 @@ class RowTree:
         "_current",
         "_distinct",
         "_flat",
+        "_places",
         "count",
         "fences",
         "hits",
@@ -66,6 +69,7 @@ class RowTree:
         """Rows that have not ended."""
         self._flat: Ints | None = None
         self._current: tuple[Ints, Columns] | None = None
+        self._places: Places | None = None
         self._distinct: int | None = None
         self.keeper: Residency | None = None
         """Who bounds what scans keep, once a scan found a leaf that is stored."""
@@ -114,6 +118,18 @@ class RowTree:
         """The columns of `current`; kept, so that they cost nothing to have again."""
         return self._live()[1]
 
+    @property
+    def is_scanned(self) -> bool:
+        """Whether `current` has its rows at hand."""
+        return self._current is not None
+
+    def places(self) -> Places:
+        """Where the values of the first column lie in `current`; kept with it."""
+        found = self._places
+        if found is None:
+            found = self._places = Places(self.current()[0])
+        return found
+
     def _live(self) -> tuple[Ints, Columns]:
         found = self._current
         if found is None:
@@ -152,11 +168,11 @@ class RowTree:
             return
         self._flat = None  # the present is read most
         if current is None or not keeper.keep(self, sizes[1]):
-            self._current = None
+            self._current = self._places = None
 
     def evict(self) -> None:
         """Give up what scans kept, without telling the residency."""
-        self._flat = self._current = None
+        self._flat = self._current = self._places = None
 
     def forget(self) -> None:
         """Give up what whole-table scans kept; the next one makes it again."""
@@ -195,7 +211,7 @@ class RowTree:
         if first < 0:
             first = 0
         if first + 1 < len(fences) and fences[first + 1][0] <= k1:
-            return self.between((k1,), (k1,))
+            return self._run_of(k1, first)
         if not fences:
             return self._join([])
         leaf = self.leaves[first]
@@ -226,6 +242,21 @@ class RowTree:
             column = leaf.load()[0]
             found += int(column.searchsorted(k1, "right") - column.searchsorted(k1))
         return found + sum(leaf.summed().rows for leaf in self.leaves[first + 1 : last])
+
+    def _run_of(self, k1: int, first: int) -> Ints:
+        """The rows of a key that begin in or after leaf ``first`` and fill several leaves.
+
+        A key with a good part of all rows is asked for again: it is cut out of the whole table,
+        which is kept, in place of being put together each time.
+        """
+        rows = self._flat
+        if rows is None:
+            last = bisect_left(self.fences, (k1 + 1,))
+            if (last - first) * _WHOLE_SHARE < len(self.leaves) or self._residency() is not None:
+                return self.between((k1,), (k1,))
+            rows = self.flat()
+        column = rows[0]
+        return rows[:, column.searchsorted(k1) : column.searchsorted(k1, "right")]
 
     def with_both(self, k1: int, k2: int) -> Ints:
         """The rows whose first two columns are ``k1, k2``.  O(log n + rows)."""

@@ -5,7 +5,7 @@ All nodes are immutable and hashable where their constants are, and hold no data
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from natalog.core.values import same_value, value_key
@@ -44,6 +44,7 @@ class Src:
 
 
 Term = Var | Blank | Const | Src
+_BLANKS = (Blank(),) * 5
 
 # --- bindings -----------------------------------------------------------------------------------
 
@@ -107,6 +108,15 @@ class Pattern:
 
     source: str
     terms: tuple[Term, ...]
+    full: tuple[Term, Term, Term, Term, Term] = field(init=False, compare=False, repr=False)
+    """All five terms, those not written as blanks."""
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """The variables, each once."""
+
+    def __post_init__(self) -> None:
+        names = dict.fromkeys(term.name for term in self.terms if isinstance(term, Var))
+        object.__setattr__(self, "full", (*self.terms, *(_BLANKS[len(self.terms) :])))
+        object.__setattr__(self, "names", tuple(names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,32 +42,37 @@ def as_collection(value: Any) -> list[Any]:
     raise QueryBinding(f"A collection is needed to bind, not {value!r}.", value=repr(value)[:200])
 
 
-def bind(binding: Binding, value: Any, pool: ValuePool) -> Relation:
-    """The rows that a value gives the variables of a binding form."""
+def bind(binding: Binding, value: Any, pool: ValuePool, known: ValuePool | None = None) -> Relation:
+    """The rows that a value gives the variables of a binding form.
+
+    ``pool`` and ``known``: see `natalog.core.query.column.column_of`.
+    """
     if isinstance(binding, BindScalar):
-        return Relation({binding.var.name: column_of([freeze(value)], pool)}, 1)
+        return Relation({binding.var.name: column_of([freeze(value)], pool, known)}, 1, frozenset())
     if isinstance(binding, BindIgnore):
         return UNIT
     if isinstance(binding, BindTuple):
-        return _tuples(binding, [value], pool)
+        return _tuples(binding, [value], pool, known)
     items = as_collection(value)
     inner = binding.item
     if not items:
         return empty(binding_vars(binding), pool)
     if isinstance(inner, BindScalar):
-        column = column_of([freeze(item) for item in items], pool)
+        column = column_of([freeze(item) for item in items], pool, known)
         return Relation({inner.var.name: column}, len(items)).distinct()
     if isinstance(inner, BindIgnore):
         return UNIT
     if isinstance(inner, BindTuple) and all(
         isinstance(item, (BindScalar, BindIgnore)) for item in inner.items
     ):
-        return _tuples(inner, items, pool)
+        return _tuples(inner, items, pool, known)
     names = list(dict.fromkeys(binding_vars(inner)))
     return union([bind(inner, item, pool) for item in items], names, pool)
 
 
-def _tuples(binding: BindTuple, values: list[Any], pool: ValuePool) -> Relation:
+def _tuples(
+    binding: BindTuple, values: list[Any], pool: ValuePool, known: ValuePool | None
+) -> Relation:
     """Rows of a tuple form; every value must be a sequence that is long enough."""
     width = len(binding.items)
     rows = [_sequence(value, width) for value in values]
@@ -76,7 +81,7 @@ def _tuples(binding: BindTuple, values: list[Any], pool: ValuePool) -> Relation:
         columns: dict[str, Any] = {}
         for spot, item in enumerate(binding.items):
             if isinstance(item, BindScalar):
-                columns[item.var.name] = column_of([freeze(row[spot]) for row in rows], pool)
+                columns[item.var.name] = column_of([freeze(row[spot]) for row in rows], pool, known)
         return Relation(columns, len(rows)).distinct() if columns else UNIT
     for spot, item in enumerate(binding.items):
         part = bind(item, rows[0][spot], pool)

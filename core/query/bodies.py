@@ -14,13 +14,19 @@ def named(seed: Relation, rule: Rule) -> Relation:
     """Positions renamed to the parameters of a body."""
     params = rule.params
     columns = {params[int(spot)].name: column for spot, column in seed.columns.items()}
-    return Relation(columns, seed.count)
+    key = seed.key
+    named_key = None if key is None else frozenset(params[int(spot)].name for spot in key)
+    return Relation(columns, seed.count, named_key)
 
 
 def numbered(found: Relation, rule: Rule) -> Relation:
     """The parameters of a body renamed to positions."""
     columns = {str(spot): found.columns[var.name] for spot, var in enumerate(rule.params)}
-    return Relation(columns, found.count)
+    spots = {var.name: str(spot) for spot, var in enumerate(rule.params)}
+    key = found.key
+    return Relation(
+        columns, found.count, None if key is None else frozenset(spots[name] for name in key)
+    )
 
 
 def run_bodies(ctx: Context, rules: Sequence[Rule], seed: Relation) -> Relation:

@@ -19,9 +19,10 @@ from natalog.core.index.encoding import double_column, doubles
 from natalog.core.index.pool import Ints
 from natalog.core.query.ast import BindScalar, Blank, Call, Const, Src, Term, Var
 from natalog.core.query.bind import bind, binding_vars
-from natalog.core.query.column import Column, aligned, column_of, largest, packed, united
+from natalog.core.query.column import Column, aligned, column_of, united
 from natalog.core.query.context import Context
 from natalog.core.query.functions import FUNCTIONS
+from natalog.core.query.keys import largest, packed
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.relation import Relation, empty
 from natalog.core.values import Keyword

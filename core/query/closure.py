@@ -22,9 +22,10 @@ from natalog.core.errors import QueryWhere
 from natalog.core.index.pool import Ints
 from natalog.core.query.ast import Clause, Const, Not, Or, Pattern, Rule, RuleCall, Var
 from natalog.core.query.bodies import run_bodies
-from natalog.core.query.column import Column, constant, matches, may_be_refs, packed, united
+from natalog.core.query.column import Column, constant, may_be_refs, united
 from natalog.core.query.context import Context
 from natalog.core.query.estimate import estimate
+from natalog.core.query.keys import matches, packed
 from natalog.core.query.relation import UNIT, Relation, empty, union
 from natalog.core.query.solve import all_vars, check_bindable, solved
 
@@ -237,7 +238,7 @@ def _seed_of(form: Linear, move: _Move, frontier: Relation, *, forward: bool) ->
 
 def _size(ctx: Context, clauses: Sequence[Clause]) -> float:
     """A guess at the rows of the cheapest way into some clauses."""
-    sizes = [estimate(ctx, clause, ()) for clause in clauses if isinstance(clause, Pattern)]
+    sizes = [estimate(ctx, clause, {}) for clause in clauses if isinstance(clause, Pattern)]
     return min(sizes, default=0.0)
 
 
@@ -269,11 +270,12 @@ def _from_starts(
     else:
         found = begin
     rows, spots = matches(pairs[1], found)
-    ctx.tick(len(rows))
-    columns = nodes.relation([str(n) for n in form.moving], pairs[0][rows]).columns
+    ctx.tick(len(spots))
+    walked = pairs[0] if rows is None else pairs[0][rows]
+    columns = nodes.relation([str(n) for n in form.moving], walked).columns
     for n in form.kept:
         columns[str(n)] = before.columns[str(n)].take(spots)
-    return Relation({name: columns[name] for name in names}, len(rows)).distinct()
+    return Relation({name: columns[name] for name in names}, len(spots)).distinct()
 
 
 def _from_ends(

@@ -12,12 +12,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from natalog.core.errors import QueryLimit
 from natalog.core.index.encoding import Kind, decode, encode, find, order_of
 from natalog.core.index.pool import Ints, ValuePool
-from natalog.core.limits import LONG_MAX, LONG_MIN, QUERY_ROWS_MAX
+from natalog.core.limits import LONG_MAX, LONG_MIN
+from natalog.core.query.keys import first_of_each
 from natalog.core.values import Keyword
 
 
@@ -41,8 +40,12 @@ class Column(NamedTuple):
         return order_of(self.data, self.kind, self.pool)
 
 
-def column_of(values: Sequence[Any], pool: ValuePool) -> Column:
-    """A column of Python values: typed when they all have one class, else codes of ``pool``."""
+def column_of(values: Sequence[Any], pool: ValuePool, known: ValuePool | None = None) -> Column:
+    """A column of Python values: typed when they all have one class, else codes.
+
+    Codes are those of the pool ``known`` where it knows all values, as it does of most inputs that
+    match anything: its own columns need no translation then.  Else they are codes of ``pool``.
+    """
     kinds = set(map(type, values))
     if len(kinds) == 1:
         kind = _simple_kind(next(iter(kinds)))
@@ -51,6 +54,10 @@ def column_of(values: Sequence[Any], pool: ValuePool) -> Column:
         if kind not in (None, "long"):
             entries = [encode(value, kind, pool) for value in values]
             return Column(kind, pool, np.array(entries, dtype=np.int64))
+    if known is not None:
+        codes = [known.find(value) for value in values]
+        if -1 not in codes:
+            return Column("code", known, np.array(codes, dtype=np.int64))
     code = pool.code
     return Column("code", pool, np.array([code(value) for value in values], dtype=np.int64))
 
@@ -126,93 +133,10 @@ def united(columns: Sequence[Column], pool: ValuePool) -> Column:
     return Column("code", pool, np.concatenate([recoded(c, pool).data for c in columns]))
 
 
-# --- keys of several columns ---------------------------------------------------------------------
-
-
-def packed(columns: Sequence[Ints]) -> Ints:
-    """One number a row, equal exactly for equal rows.  O(rows), or a sort where ranges are wide."""
-    key = columns[0]
-    for column in columns[1:]:
-        if not len(key):
-            return key
-        low, high = int(column.min()), int(column.max())
-        span = high - low + 1
-        key_low, key_high = int(key.min()), int(key.max())
-        if (key_high - key_low + 1) * span >= LONG_MAX:
-            key = np.unique(key, return_inverse=True)[1].astype(np.int64)
-            key_low, key_high = 0, int(key.max())
-            if (key_high + 1) * span >= LONG_MAX:
-                column = np.unique(column, return_inverse=True)[1].astype(np.int64)
-                low, span = 0, int(column.max()) + 1
-        key = (key - key_low) * span + (column - low)
-    return key
-
-
-def packed_pair(left: Sequence[Ints], right: Sequence[Ints]) -> tuple[Ints, Ints]:
-    """`packed` for two tables whose keys are to be compared with each other."""
-    if len(left) == 1:
-        return left[0], right[0]
-    count = len(left[0])
-    both = packed([np.concatenate(pair) for pair in zip(left, right, strict=True)])
-    return both[:count], both[count:]
-
-
-def largest(data: Ints) -> int:
-    """The largest magnitude of integers, 0 of none; exact also for the smallest integer."""
-    return max(int(data.max()), -int(data.min())) if len(data) else 0
-
-
-def first_of_each(key: Ints) -> Ints:
-    """Ascending row numbers of the first row of every distinct key."""
-    if len(key) > 1 and bool((key[1:] > key[:-1]).all()):
-        return np.arange(len(key))
-    spots = np.unique(key, return_index=True)[1]
-    spots.sort()
-    return spots
-
-
-def check_rows(count: int) -> None:
-    """Raise `QueryLimit` when a join is about to make more rows than any query may have."""
-    if count > QUERY_ROWS_MAX:
-        raise QueryLimit(
-            f"A step of the query makes {count} rows; {QUERY_ROWS_MAX} are allowed.",
-            rows=count,
-            rows_max=QUERY_ROWS_MAX,
-        )
-
-
-def matches(left: Ints, right: Ints, *, right_sorted: bool = False) -> tuple[Ints, Ints]:
-    """Row numbers of all pairs with equal keys, in the order of ``left``.
-
-    Raises `QueryLimit` for too many, before they take memory.
-    """
-    order: Ints | None = None
-    if not right_sorted:
-        order = np.argsort(right, kind="stable")
-        right = right[order]
-    low = right.searchsorted(left, "left")
-    high = right.searchsorted(left, "right")
-    counts = high - low
-    total = int(counts.sum())
-    check_rows(total)
-    rows = np.repeat(np.arange(len(left)), counts)
-    if total == 0:
-        return rows, rows
-    starts = np.repeat(low - (np.cumsum(counts) - counts), counts)
-    spots = starts + np.arange(total)
-    return rows, spots if order is None else order[spots]
-
-
-def member(left: Ints, right: Ints) -> NDArray[np.bool_]:
-    """Which keys of ``left`` occur in ``right``."""
-    if not len(right):
-        return np.zeros(len(left), dtype=np.bool_)
-    return np.isin(left, right)
-
-
 def may_be_refs(column: Column) -> bool:
     """Whether a column may hold lookup refs or idents, which patterns keep as they are written."""
     if column.kind != "code":
         return False
-    distinct = column.take(first_of_each(column.data)).values()
-    return any(isinstance(value, (tuple, Keyword)) for value in distinct)
+    first = first_of_each(column.data)
+    distinct = column if first is None else column.take(first)
+    return any(isinstance(value, (tuple, Keyword)) for value in distinct.values())

@@ -12,6 +12,7 @@ from natalog.core.index.pool import ValuePool
 from natalog.core.limits import QUERY_ROWS_MAX
 from natalog.core.query.ast import Clause, Rules
 from natalog.core.query.plan import Plan, Step
+from natalog.core.query.ruleset import RuleSet
 from natalog.core.query.show import clause_text
 from natalog.core.registry import Registry
 
@@ -64,20 +65,21 @@ class Context:
     """One run of a query; a rule body runs in one of its own, with another ``$``."""
 
     sources: Mapping[str, Source]
-    rules: Rules
+    ruleset: RuleSet
     functions: Registry
     budget: Budget = field(default_factory=Budget)
     pool: ValuePool = field(default_factory=ValuePool)
     scalars: set[str] = field(default_factory=set)
     """Variables bound by a scalar input: a lookup ref in one must exist."""
     readiness: dict[tuple[str, frozenset[int]], bool] = field(default_factory=dict)
-    """Whether a rule can run with some of its arguments bound."""
-    groups: dict[str, frozenset[str]] = field(default_factory=dict)
-    """The recursive group of each rule that was asked for."""
-    todos: dict[int, Any] = field(default_factory=dict)
-    """Clauses of rules and branches, made ready to run, by the id of their tuple."""
+    """What is supposed, while it is found out, of whether rules can run."""
     fixpoint: Any = None
     """The recursion that is being solved (`natalog.core.query.rules.Fixpoint`), if any."""
+
+    @property
+    def rules(self) -> Rules:
+        """The bodies of all rules by name."""
+        return self.ruleset.bodies
 
     def source(self, name: str) -> Source:
         """The source of a name."""
@@ -109,6 +111,8 @@ class Context:
     def with_source(self, source: str) -> Context:
         """The same run where ``$`` means ``source``: a rule body of a call on it."""
         sources = self.sources
+        if source == "$" and not self.scalars:
+            return self
         if source != "$":
             sources = {**sources, "$": self.source(source)}
         return replace(self, sources=sources, scalars=set())

@@ -8,33 +8,31 @@ from typing import Any
 from natalog.core.database import Database
 from natalog.core.errors import QueryBinding, QueryLimit, QueryWhere
 from natalog.core.forms import freeze
+from natalog.core.index.pool import ValuePool
 from natalog.core.limits import QUERY_ROWS_MAX
-from natalog.core.query.analysis import (
-    Analysis,
-    analysis_of,
-    check_registered,
-    foreign_functions,
-)
+from natalog.core.query.analysis import Analysis, analysis_of
 from natalog.core.query.ast import (
     BindScalar,
     InBinding,
     InRules,
     InSource,
     Query,
-    Rules,
 )
 from natalog.core.query.bind import as_collection, bind
-from natalog.core.query.builtin_rules import with_builtins
 from natalog.core.query.context import Budget, Context, Rows, Source
+from natalog.core.query.foreign import check_registered
 from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_options import UNSET, with_options
 from natalog.core.query.parse_rules import check_rules, parse_rules
 from natalog.core.query.plan import Plan
-from natalog.core.query.relation import Relation, empty
+from natalog.core.query.relation import UNIT, Relation, empty
 from natalog.core.query.result import QueryResult, answer
+from natalog.core.query.ruleset import NO_RULES, ruleset_of
 from natalog.core.query.solve import check_bindable, solve
 from natalog.core.registry import EMPTY, Registry
-from natalog.core.values import make_set
+
+_BINDABLE_MAX = 64
+"""Sets of bound variables and rules for which it is kept that a query can run."""
 
 
 def q(
@@ -86,16 +84,12 @@ def nested(ctx: Context, query: Any, inputs: Sequence[Any]) -> Any:
     except RecursionError:
         raise QueryLimit("The query nests too deeply.", limit="depth") from None
     result = _run(parsed, inputs, ctx.functions, ctx.budget)
-    if result.kind == "set":
-        return frozenset(result.rows) if _all_differ(result.rows) else make_set(result.rows)
     found = result.python()
+    if isinstance(found, set):
+        return frozenset(found)
     if isinstance(found, list):
         return freeze(found) if found else None
     return found
-
-
-def _all_differ(rows: list[tuple[Any, ...]]) -> bool:
-    return len(set(rows)) == len(rows)
 
 
 def _run(query: Query, inputs: Sequence[Any], functions: Registry, budget: Budget) -> QueryResult:
@@ -103,13 +97,15 @@ def _run(query: Query, inputs: Sequence[Any], functions: Registry, budget: Budge
     ctx, parts = _prepared(query, analysis, inputs, functions, budget)
     wanted = analysis.wanted
     bound = frozenset(name for part in parts for name in part.columns)
-    if bound not in analysis.bindable:
+    checked = (bound, ctx.ruleset)
+    if checked not in analysis.bindable:
         missing = sorted(wanted - check_bindable(ctx, query.where, bound))
         if missing:
             raise QueryWhere(f"{', '.join(missing)} of :find are not bound.", variables=missing)
-        if not analysis.calls_rules:
-            analysis.bindable.add(bound)
-    solved = solve(ctx, query.where, parts, wanted)
+        if len(analysis.bindable) >= _BINDABLE_MAX:
+            analysis.bindable.clear()
+        analysis.bindable.add(checked)
+    solved = solve(ctx, query.where, parts, wanted, checked=True)
     return answer(ctx, query, _together(ctx, solved, analysis.names))
 
 
@@ -117,11 +113,11 @@ def _together(ctx: Context, parts: list[Relation], names: list[str]) -> Relation
     """The product of what was found, for the variables of ``:find`` and ``:with``."""
     if any(not part.count for part in parts):
         return empty(names, ctx.pool)
-    found = Relation({}, 1)
+    found = UNIT
     for part in parts:
         kept = [name for name in part.columns if name in names]
         if kept:
-            slim = part if len(kept) == len(part.columns) else part.project(kept)
+            slim = part.project(kept)
             ctx.tick(found.count * slim.count)
             found = found.product(slim)
     return found
@@ -142,27 +138,33 @@ def _prepared(
             given=len(inputs),
         )
     sources: dict[str, Source] = {}
-    rules: Rules = {}
+    ruleset = NO_RULES
+    known: ValuePool | None = None
     for declared, value in zip(query.inputs, inputs, strict=True):
         if isinstance(declared, InSource):
-            sources[declared.name] = _source(declared.name, value)
+            source = sources[declared.name] = _source(declared.name, value)
+            if known is None and isinstance(source, Database):
+                known = source.pool
         elif isinstance(declared, InRules):
-            rules = parse_rules(value)
-    check_registered(analysis.foreign, functions)
-    for bodies in rules.values():
-        for body in bodies:
-            check_registered(foreign_functions(body.clauses), functions)
+            ruleset = ruleset_of(parse_rules(value))
+    if analysis.foreign or ruleset.foreign:
+        check_registered(analysis.foreign, functions)
+        check_registered(ruleset.foreign, functions)
     if analysis.calls_rules:
-        rules = with_builtins(rules)
-        check_rules(rules, query.where, sources)
-    ctx = Context(sources, rules, functions, budget)
+        names = frozenset(sources)
+        if (ruleset, names) not in analysis.checked:
+            check_rules(ruleset.bodies, query.where, sources)
+            if len(analysis.checked) >= _BINDABLE_MAX:
+                analysis.checked.clear()
+            analysis.checked.add((ruleset, names))
+    ctx = Context(sources, ruleset, functions, budget)
     parts: list[Relation] = []
     for declared, value in zip(query.inputs, inputs, strict=True):
         if not isinstance(declared, InBinding):
             continue
         if isinstance(declared.binding, BindScalar):
             ctx.scalars.add(declared.binding.var.name)
-        parts.append(bind(declared.binding, freeze(value), ctx.pool))
+        parts.append(bind(declared.binding, freeze(value), ctx.pool, known))
     return ctx, parts
 
 

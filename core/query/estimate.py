@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from natalog.core.database import Database
 from natalog.core.index.attribute import AttributeIndex
@@ -14,53 +15,68 @@ from natalog.core.values import Keyword
 
 _UNINDEXED_SHARE = 10  # a constant in an attribute without AVET is taken to hit one fact in ten
 
+Owners = Mapping[str, Relation]
+"""The relation that each bound variable is a column of."""
 
-def estimate(ctx: Context, pattern: Pattern, parts: Sequence[Relation]) -> float:
-    """Rows after joining a pattern with the relations that share its variables."""
+
+def estimate(ctx: Context, pattern: Pattern, owners: Owners) -> float:
+    """Rows after joining a pattern with the relations that share its variables.
+
+    0 is never a guess: nothing can match.
+    """
     source = ctx.sources.get(pattern.source)
+    entity, attr, value, _, _ = pattern.full
     if isinstance(source, Rows):
-        return float(len(source.rows)) * _rows_of(pattern.terms[:1], parts)
+        bound = _bound_rows(entity, owners)
+        return float(len(source.rows)) * (1.0 if bound is None else bound)
     if not isinstance(source, Database):
         return 1.0
-    terms = pattern.terms
-    entity = terms[0] if terms else None
-    attr = terms[1] if len(terms) > 1 else None
-    value = terms[2] if len(terms) > 2 else None
+    rows = _bound_rows(entity, owners)
     if not isinstance(attr, Const) or not isinstance(attr.value, Keyword):
-        total = float(max(len(source), 1))
         if isinstance(entity, Const):
             return 10.0
-        bound_rows = _bound_rows(entity, parts)
-        return total if bound_rows is None else bound_rows * 10.0
+        return float(max(len(source), 1)) if rows is None else rows * 10.0
     index = source.indexes.get(attr.value)
     if index is None:
         return 0.0
-    facts = float(index.aevt.open if not source.is_history else 2 * index.aevt.count)
+    aevt = index.aevt
+    facts = float(
+        aevt.open if source.is_current else 2 * aevt.count if source.is_history else aevt.count
+    )
     declared = source.schema.get(attr.value)
     many = declared is None or declared.many
     if isinstance(entity, Const):
         return min(facts, 4.0 if many else 1.0)
-    promises = []
-    rows = _bound_rows(entity, parts)
+    promised = facts
     if rows is not None:
-        promises.append(rows * (3.0 if many else 1.0))
+        promised = min(facts, rows * (3.0 if many else 1.0))
     if isinstance(value, Const):
-        hits = _hits(source, index, attr.value, value)
-        promises.append(hits if rows is None else min(hits, rows))
-    else:
-        value_rows = _bound_rows(value, parts)
-        if value_rows is not None:
-            unique = declared is not None and declared.unique is not None
-            fan_out = 1.0 if unique else max(facts / _distinct(index), 1.0)
-            promises.append(value_rows * fan_out)
-    return min(promises) if promises else facts
+        if declared is not None and declared.is_ref and not isinstance(value.value, int):
+            return min(promised, 4.0)
+        return min(promised, _hits(source, index, find(value.value, index.kind, source.pool)))
+    if isinstance(value, Var):
+        owner = owners.get(value.name)
+        if owner is not None:
+            return min(promised, _value_rows(source, index, owner, value.name, declared, facts))
+    return promised
 
 
-def _hits(db: Database, index: AttributeIndex, attr: Keyword, value: Const) -> float:
-    declared = db.schema.get(attr)
-    if declared is not None and declared.is_ref and not isinstance(value.value, int):
-        return 4.0
-    entry = find(value.value, index.kind, db.pool)
+def _value_rows(
+    db: Database, index: AttributeIndex, owner: Relation, name: str, declared: Any, facts: float
+) -> float:
+    """Rows for the values of a bound variable; exact for one value."""
+    column = owner.columns[name]
+    if owner.count == 1 and (declared is None or not declared.is_ref or column.kind == "long"):
+        if column.kind == index.kind and (column.kind != "code" or column.pool is db.pool):
+            return _hits(db, index, int(column.data[0]))
+        return _hits(db, index, find(column.values()[0], index.kind, db.pool))
+    if declared is not None and declared.unique is not None:
+        return float(owner.count)
+    return owner.count * max(facts / _distinct(index), 1.0)
+
+
+def _hits(db: Database, index: AttributeIndex, entry: int | None) -> float:
+    """Facts with one value, ended ones included."""
     if entry is None:
         return 0.0
     if index.avet is None:
@@ -75,14 +91,9 @@ def _distinct(index: AttributeIndex) -> float:
     return float(max(index.avet.distinct_first(), 1))
 
 
-def _bound_rows(term: Term | None, parts: Sequence[Relation]) -> float | None:
+def _bound_rows(term: Term, owners: Owners) -> float | None:
     if isinstance(term, Var):
-        for part in parts:
-            if term.name in part.columns:
-                return float(part.count)
+        owner = owners.get(term.name)
+        if owner is not None:
+            return float(owner.count)
     return None
-
-
-def _rows_of(terms: Sequence[Term], parts: Sequence[Relation]) -> float:
-    found = [_bound_rows(term, parts) for term in terms]
-    return max((rows for rows in found if rows is not None), default=1.0)

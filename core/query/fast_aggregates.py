@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from natalog.core.index.encoding import doubles
 from natalog.core.index.pool import Ints
-from natalog.core.query.column import Column, largest
+from natalog.core.query.column import Column
+from natalog.core.query.keys import largest
 
 _EXACT: Final = 2**53
 """Longs and their sums below it are exact as doubles."""

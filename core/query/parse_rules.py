@@ -24,13 +24,13 @@ from natalog.core.query.parse_where import (
 def parse_rules(form: Any) -> Rules:
     """The rules that ``form``, a vector of rule bodies or its EDN text, defines, by name.
 
-    Equal text and equal forms are parsed once.  Raises `RuleParse` for malformed rules, bodies of
-    one rule with different parameters, and parameters that a body does not mention; `EdnSyntax`
-    for text that cannot be read.
+    Equal text and equal forms are parsed once, so the result must not be changed.  Raises
+    `RuleParse` for malformed rules, bodies of one rule with different parameters, and parameters
+    that a body does not mention; `EdnSyntax` for text that cannot be read.
     """
     if isinstance(form, str):
-        return dict(_parse_text(form))
-    return dict(_parse_form(FrozenForm(freeze(form))))
+        return _parse_text(form)
+    return _parse_form(FrozenForm(freeze(form)))
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)

@@ -68,28 +68,39 @@ def _joined(
 ) -> Relation:
     """Answers by position, as the variables of a call, joined with its rows."""
     columns: dict[str, Column] = {}
-    keep = np.ones(answers.count, dtype=np.bool_)
+    keep: Any = None
     for spot in range(width):
         arg = call.args[spot]
         column = answers.columns[str(spot)]
         if isinstance(arg, Const):
             left, right = aligned(column, constant(arg.value, 1, ctx.pool))
-            keep &= left == right
+            keep = left == right if keep is None else keep & (left == right)
         elif isinstance(arg, Var):
             other = columns.get(arg.name)
             if other is None:
                 columns[arg.name] = column
             else:
                 left, right = aligned(other, column)
-                keep &= left == right
+                keep = left == right if keep is None else keep & (left == right)
         else:
             assert isinstance(arg, Blank)
-    found = Relation(columns, answers.count)
-    if not keep.all():
+    found = Relation(columns, answers.count, _renamed(answers.key, call))
+    if keep is not None and not keep.all():
         found = found.take(keep)
     if not columns:
-        return bound if found.count else bound.take(np.zeros(bound.count, dtype=np.bool_))
-    return bound.join(found.distinct())
+        return bound if found.count else bound.none()
+    found = found.distinct()
+    return bound.join(found) if bound.columns else found
+
+
+def _renamed(key: frozenset[str] | None, call: RuleCall) -> frozenset[str] | None:
+    """A key by position as variables of a call; None where a blank hides a part of it."""
+    if key is None:
+        return None
+    args = [call.args[int(spot)] for spot in key]
+    if any(isinstance(arg, Blank) for arg in args):
+        return None
+    return frozenset(arg.name for arg in args if isinstance(arg, Var))
 
 
 def _check_required(rule: Rule, spots: Spots) -> None:
@@ -119,7 +130,7 @@ def _is_recursive(ctx: Context, name: str) -> bool:
 
 def _group(ctx: Context, name: str) -> frozenset[str]:
     """The rules that call ``name`` and are called by it; empty when it does not recur."""
-    known = ctx.groups.get(name)
+    known = ctx.ruleset.groups.get(name)
     if known is not None:
         return known
     callees: dict[str, set[str]] = {}
@@ -134,7 +145,7 @@ def _group(ctx: Context, name: str) -> frozenset[str]:
         stack.extend(callees[rule])
     below = {rule: _reach(callees, rule) for rule in callees}
     group = frozenset(rule for rule in callees if name in below[rule] and rule in below[name])
-    ctx.groups[name] = group
+    ctx.ruleset.groups[name] = group
     return group
 
 
@@ -167,7 +178,10 @@ def _calls(clauses: Sequence[Clause]) -> list[RuleCall]:
 def _closure(ctx: Context, name: str, spots: Spots, seed: Relation) -> Relation:
     """The answers of a recursive rule for the values of its bound arguments."""
     group = _group(ctx, name)
-    form = linear(ctx.rules[name], group)
+    forms = ctx.ruleset.forms
+    if name not in forms:
+        forms[name] = linear(ctx.rules[name], group)
+    form = forms[name]
     if form is not None:
         found = linear_closure(ctx, form, spots, seed)
         if found is not None:

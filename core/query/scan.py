@@ -6,7 +6,8 @@ or value position turns a scan into index lookups or a merge with the sorted col
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,25 +18,19 @@ from natalog.core.index.pool import Ints
 from natalog.core.index.window import Facts
 from natalog.core.limits import LONG_MAX, LONG_MIN
 from natalog.core.query.ast import Blank, Const, Pattern, Term, Var
-from natalog.core.query.column import (
-    Column,
-    aligned,
-    column_of,
-    matches,
-    united,
-)
+from natalog.core.query.column import Column, aligned, column_of, united
 from natalog.core.query.context import Context, Rows
+from natalog.core.query.keys import ascends, first_of_each, matches
 from natalog.core.query.relation import NOTHING, UNIT, Relation, empty
 from natalog.core.values import Keyword, as_keyword, value_key
 
 _FEW = 32  # distinct entities up to which lookups in the tree beat a merge with the flat column
-_BLANK = Blank()
 _E, _A, _V, _TX, _OP = range(5)
+_IDS = (_E, _TX)
+_IDS_AND_VALUE = (_E, _V, _TX)
 
-
-def pattern_vars(pattern: Pattern) -> list[str]:
-    """The variables of a pattern, each once."""
-    return list(dict.fromkeys(term.name for term in pattern.terms if isinstance(term, Var)))
+Terms = tuple[Term, ...]
+"""Five terms of a pattern."""
 
 
 def match_pattern(ctx: Context, pattern: Pattern, bound: Relation) -> Relation:
@@ -43,33 +38,65 @@ def match_pattern(ctx: Context, pattern: Pattern, bound: Relation) -> Relation:
     source = ctx.source(pattern.source)
     if isinstance(source, Rows):
         return bound.join(_match_rows(ctx, source, pattern))
-    terms: list[Term] = [*pattern.terms, *([_BLANK] * (5 - len(pattern.terms)))]
-    bound, terms, hidden = _resolve_refs(ctx, source, bound, terms)
+    terms: Terms = pattern.full
+    hidden: list[str] = []
+    if _names_entities(source, dict.fromkeys(bound.columns, bound), terms):
+        bound, terms, hidden = _resolve_refs(ctx, source, bound, terms)
     if not bound.count:
         kept = [name for name in bound.columns if name not in hidden]
-        return empty(list(dict.fromkeys([*kept, *pattern_vars(pattern)])), ctx.pool)
-    attrs = _attributes(source, bound, terms)
-    if len(attrs) == 1 and not isinstance(terms[_A], Var):
-        found = _match_attribute(ctx, source, attrs[0], bound, terms)
+        return empty(dict.fromkeys([*kept, *pattern.names]), ctx.pool)
+    attr = terms[_A]
+    if isinstance(attr, Const) and isinstance(attr.value, Keyword):
+        found = _match_attribute(ctx, source, attr.value, bound, terms)
     else:
-        found = _match_attributes(ctx, source, attrs, bound, terms)
+        found = _match_attributes(ctx, source, bound, terms)
     if hidden:
         found = found.project([n for n in found.columns if n not in hidden], distinct=False)
-    ctx.tick(found.count)
     return found
 
 
 # --- lookup refs and idents in variables ---------------------------------------------------------
 
 
+def is_plain(ctx: Context, pattern: Pattern, owners: Mapping[str, Relation]) -> bool:
+    """Whether matching a pattern resolves nothing that could turn out to be missing."""
+    source = ctx.sources.get(pattern.source)
+    return isinstance(source, Database) and not _names_entities(source, owners, pattern.full)
+
+
+def _names_entities(db: Database, owners: Mapping[str, Relation], terms: Terms) -> bool:
+    """Whether a term may name an entity or attribute by anything but its id or keyword.
+
+    ``owners``: the relation of each bound variable.
+    """
+    attr = terms[_A]
+    spots: tuple[int, ...] = _IDS
+    if isinstance(attr, Const):
+        if not isinstance(attr.value, Keyword):
+            return True
+        declared = db.schema.get(attr.value)
+        if declared is not None and declared.is_ref:
+            spots = _IDS_AND_VALUE
+    for spot in spots:
+        term = terms[spot]
+        if isinstance(term, Const):
+            if not isinstance(term.value, int):
+                return True
+        elif isinstance(term, Var):
+            owner = owners.get(term.name)
+            if owner is not None and owner.columns[term.name].kind == "code":
+                return True
+    return False
+
+
 def _resolve_refs(
-    ctx: Context, db: Database, bound: Relation, terms: list[Term]
-) -> tuple[Relation, list[Term], list[str]]:
+    ctx: Context, db: Database, bound: Relation, given: Terms
+) -> tuple[Relation, Terms, list[str]]:
     """Turn constants and bound values that name entities into ids.
 
     A variable keeps its value as written; the id goes into a hidden column.
     """
-    terms = list(terms)
+    terms = list(given)
     hidden: list[str] = []
     attr = terms[_A]
     if isinstance(attr, Const) and isinstance(attr.value, str):
@@ -103,7 +130,7 @@ def _resolve_refs(
             bound = bound.with_column(name, Column("long", ctx.pool, ids))
             terms[spot] = Var(name)
             hidden.append(name)
-    return bound, terms, hidden
+    return bound, tuple(terms), hidden
 
 
 def _entity_constant(db: Database, value: Any) -> Any:
@@ -147,7 +174,222 @@ def _resolve_column(
 # --- one attribute -------------------------------------------------------------------------------
 
 
-def _attributes(db: Database, bound: Relation, terms: list[Term]) -> list[Keyword]:
+class _Hits(NamedTuple):
+    """Facts that may match.
+
+    ``spots``: which of ``facts`` (None: all).  Where these are ``joined`` with the rows of what is
+    bound, ``rows`` has the row for each (None: every row once).  ``single``: whether an entity (of
+    a row, when joined) comes at most once; ``valued``: whether they have the constant value.
+    """
+
+    facts: Facts
+    spots: Ints | None = None
+    rows: Ints | None = None
+    joined: bool = False
+    single: bool = False
+    valued: bool = False
+
+
+def _match_attribute(
+    ctx: Context, db: Database, attr: Keyword, bound: Relation, terms: Terms
+) -> Relation:
+    """Join ``bound`` with the facts of one attribute."""
+    index = db.indexes.get(attr)
+    hits = None if index is None else _fetch(db, attr, index.kind, bound, terms)
+    if index is None or hits is None:
+        return _nothing(ctx, bound, terms)
+    facts, spots, rows, joined = hits.facts, hits.spots, hits.rows, hits.joined
+    keep = _constants_hit(db, index.kind, hits, terms)
+    if keep is False:
+        return _nothing(ctx, bound, terms)
+    fresh: dict[str, int] = {}
+    for spot, term in enumerate(terms):
+        if not isinstance(term, Var) or spot == _A or (joined and spot == _E):
+            continue
+        if term.name in fresh:
+            other = _column_at(db, index.kind, facts, spots, fresh[term.name])
+        elif joined and term.name in bound.columns:
+            other = bound.columns[term.name]
+            if rows is not None:
+                other = other.take(rows)
+        else:
+            fresh[term.name] = spot
+            continue
+        left, right = aligned(other, _column_at(db, index.kind, facts, spots, spot))
+        keep = _and(keep, left == right)
+    if keep is not None and not keep.all():
+        picked = np.flatnonzero(keep)
+        spots = picked if spots is None else spots[picked]
+        if joined:
+            rows = picked if rows is None else rows[picked]
+    columns = {name: _column_at(db, index.kind, facts, spots, spot) for name, spot in fresh.items()}
+    count = len(facts.e) if spots is None else len(spots)
+    if joined:
+        kept = bound.columns
+        if rows is not None:
+            kept = {name: column.take(rows) for name, column in kept.items()}
+        key = bound.key
+        if key is not None and not hits.single:
+            own = _fact_key(db, terms)
+            key = None if own is None else key | own
+        return Relation({**kept, **columns}, count, key)
+    if not columns:
+        return bound if count else bound.none()
+    if hits.single and not isinstance(terms[_E], Blank):
+        entity = terms[_E]
+        found = Relation(
+            columns, count, frozenset({entity.name} if isinstance(entity, Var) else ())
+        )
+    else:
+        found = Relation(columns, count, _fact_key(db, terms)).distinct()
+    return bound.join(found) if bound.columns else found
+
+
+def _fact_key(db: Database, terms: Terms) -> frozenset[str] | None:
+    """The variables of a pattern that tell facts apart; None where a blank hides what does."""
+    deciding = (_E, _V) if db.is_current else (_E, _V, _TX, _OP)
+    if any(isinstance(terms[spot], Blank) for spot in deciding):
+        return None
+    return frozenset(term.name for term in terms if isinstance(term, Var))
+
+
+def _nothing(ctx: Context, bound: Relation, terms: Terms) -> Relation:
+    """No rows, with the variables that a match would have."""
+    names = [term.name for term in terms if isinstance(term, Var)]
+    return empty(dict.fromkeys([*bound.columns, *names]), ctx.pool)
+
+
+def _and(mask: Any, hit: Any) -> Any:
+    return hit if mask is None else mask & hit
+
+
+def _constants_hit(db: Database, kind: Kind, hits: _Hits, terms: Terms) -> Any:
+    """A mask of the facts that agree with the constants: None for all of them, False for none."""
+    keep: Any = None
+    facts, spots = hits.facts, hits.spots
+    value, tx, op = terms[_V], terms[_TX], terms[_OP]
+    if isinstance(value, Const) and not hits.valued:
+        entry = find(value.value, kind, db.pool)
+        if entry is None:
+            return False
+        keep = (facts.v if spots is None else facts.v[spots]) == entry
+    if isinstance(tx, Const):
+        if type(tx.value) is not int or not LONG_MIN <= tx.value <= LONG_MAX:
+            return False
+        keep = _and(keep, (facts.tx if spots is None else facts.tx[spots]) == tx.value)
+    if isinstance(op, Const):
+        if type(op.value) is not bool or (facts.added is None and not op.value):
+            return False
+        if facts.added is not None:
+            added = facts.added if spots is None else facts.added[spots]
+            keep = _and(keep, added == op.value)
+    return keep
+
+
+def _column_at(db: Database, kind: Kind, facts: Facts, spots: Ints | None, spot: int) -> Column:
+    """Entities, values, transactions or operations of the facts at ``spots``."""
+    if spot == _OP:
+        if facts.added is None:
+            count = len(facts.e) if spots is None else len(spots)
+            return Column("boolean", db.pool, np.ones(count, np.int64))
+        data = facts.added.astype(np.int64)
+        kind = "boolean"
+    elif spot == _V:
+        data = facts.v
+    else:
+        data = facts.e if spot == _E else facts.tx
+        kind = "long"
+    return Column(kind, db.pool, data if spots is None else data[spots])
+
+
+def _fetch(db: Database, attr: Keyword, kind: Any, bound: Relation, terms: Terms) -> _Hits | None:
+    """Facts that may match, by the most selective of what is known; None where none can."""
+    first, value = terms[_E], terms[_V]
+    if isinstance(first, Const):
+        if type(first.value) is not int or not LONG_MIN <= first.value <= LONG_MAX:
+            return None
+        facts = db.scan_entity(attr, first.value)
+        return _Hits(facts, single=len(facts.e) < 2)
+    if isinstance(first, Var):
+        column = bound.columns.get(first.name)
+        if column is not None:
+            if column.kind == "long":
+                return _by_entities(db, attr, column.data)
+            return _all(db, attr)
+    if isinstance(value, Const):
+        entry = find(value.value, kind, db.pool)
+        if entry is None:
+            return None
+        facts = db.scan_value(attr, entry)
+        return _Hits(facts, single=db.is_current or ascends(facts.e), valued=True)
+    if isinstance(value, Var):
+        column = bound.columns.get(value.name)
+        if column is not None and db.indexes[attr].avet is not None:
+            few = column
+            if len(few.data) > 1:
+                first_ones = first_of_each(few.data)
+                few = few if first_ones is None else few.take(first_ones)
+            if len(few.data) <= _FEW:
+                entries = _entries(db, kind, few)
+                return _Hits(_concatenated([db.scan_value(attr, entry) for entry in entries]))
+    return _all(db, attr)
+
+
+def _entries(db: Database, kind: Kind, column: Column) -> list[int]:
+    """The values of a column as entries of an attribute; those that it cannot have are left out."""
+    if column.kind == kind and (kind != "code" or column.pool is db.pool):
+        entries: list[int] = column.data.tolist()
+        return entries
+    found = [find(value, kind, db.pool) for value in column.values()]
+    return [entry for entry in found if entry is not None]
+
+
+def _all(db: Database, attr: Keyword) -> _Hits:
+    return _Hits(db.scan(attr), single=db.places(attr).single)
+
+
+def _by_entities(db: Database, attr: Keyword, entities: Ints) -> _Hits:
+    """The facts of many entities, each with the number of the entity that it belongs to."""
+    count = len(entities)
+    if count <= _FEW and not (count > 1 and db.is_scanned(attr)):
+        parts = [db.scan_entity(attr, e) for e in entities.tolist()]
+        sizes = [len(part.e) for part in parts]
+        rows = None if sizes == [1] * count else np.repeat(np.arange(count), sizes)
+        single = max(sizes, default=0) < 2
+        return _Hits(_concatenated(parts), None, rows, joined=True, single=single)
+    facts = db.scan(attr)
+    places = db.places(attr)
+    if places.single:
+        rows, spots = places.of(entities)
+        return _Hits(facts, spots, rows, joined=True, single=True)
+    rows, spots = matches(entities, facts.e, right_sorted=True)
+    return _Hits(facts, spots, rows, joined=True)
+
+
+def _concatenated(parts: list[Facts]) -> Facts:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Facts(_NONE, _NONE, _NONE, None)
+    flags = None
+    if any(part.added is not None for part in parts):
+        flags = np.concatenate(
+            [np.ones(len(p.e), np.bool_) if p.added is None else p.added for p in parts]
+        )
+    return Facts(
+        np.concatenate([p.e for p in parts]),
+        np.concatenate([p.v for p in parts]),
+        np.concatenate([p.tx for p in parts]),
+        flags,
+    )
+
+
+_NONE: Ints = np.empty(0, dtype=np.int64)
+
+# --- several attributes --------------------------------------------------------------------------
+
+
+def _attributes(db: Database, bound: Relation, terms: Terms) -> list[Keyword]:
     """The attributes that a pattern can match."""
     attr = terms[_A]
     if isinstance(attr, Const):
@@ -172,158 +414,9 @@ def _attributes(db: Database, bound: Relation, terms: list[Term]) -> list[Keywor
     return [db.pool.value(code) for code in sorted(codes)]
 
 
-def _match_attribute(
-    ctx: Context, db: Database, attr: Keyword, bound: Relation, terms: list[Term]
-) -> Relation:
-    """Join ``bound`` with the facts of one attribute."""
-    index = db.indexes.get(attr)
-    nothing = _nothing(ctx, bound, terms)
-    if index is None:
-        return nothing
-    facts, rows = _fetch(db, attr, index.kind, bound, terms)
-    if facts is None:
-        return nothing
-    keep = _constants_hit(db, index.kind, facts, terms)
-    if keep is False:
-        return nothing
-    joined: dict[str, Column] = {}
-    if rows is not None:
-        joined = {name: column.take(rows) for name, column in bound.columns.items()}
-    columns: dict[str, Column] = {}
-    for spot, term in enumerate(terms):
-        if not isinstance(term, Var) or spot == _A:
-            continue
-        column = _column_at(db, index.kind, facts, spot)
-        other = columns.get(term.name) or joined.get(term.name)
-        if other is None:
-            columns[term.name] = column
-            continue
-        left, right = aligned(other, column)
-        keep = _and(keep, left == right)
-    found = Relation({**joined, **columns}, len(facts.e))
-    if isinstance(keep, np.ndarray) and not keep.all():
-        found = found.take(keep)
-    if rows is not None:
-        return found
-    if not columns:
-        return bound if found.count else bound.take(np.zeros(bound.count, np.bool_))
-    return bound.join(found) if bound.columns or not bound.count else found
-
-
-def _nothing(ctx: Context, bound: Relation, terms: list[Term]) -> Relation:
-    """No rows, with the variables that a match would have."""
-    names = [term.name for term in terms if isinstance(term, Var)]
-    return empty(list(dict.fromkeys([*bound.columns, *names])), ctx.pool)
-
-
-def _and(mask: Any, hit: Any) -> Any:
-    return hit if mask is None else mask & hit
-
-
-def _constants_hit(db: Database, kind: Kind, facts: Facts, terms: list[Term]) -> Any:
-    """A mask of the facts that agree with the constants: None for all of them, False for none."""
-    keep: Any = None
-    value, tx, op = terms[_V], terms[_TX], terms[_OP]
-    if isinstance(value, Const):
-        entry = find(value.value, kind, db.pool)
-        if entry is None:
-            return False
-        keep = facts.v == entry
-    if isinstance(tx, Const):
-        if type(tx.value) is not int or not LONG_MIN <= tx.value <= LONG_MAX:
-            return False
-        keep = _and(keep, facts.tx == tx.value)
-    if isinstance(op, Const):
-        if type(op.value) is not bool or (facts.added is None and not op.value):
-            return False
-        if facts.added is not None:
-            keep = _and(keep, facts.added == op.value)
-    return keep
-
-
-def _column_at(db: Database, kind: Kind, facts: Facts, spot: int) -> Column:
-    """The facts' entities, values, transactions or operations."""
-    if spot == _OP:
-        if facts.added is None:
-            return Column("boolean", db.pool, np.ones(len(facts.e), np.int64))
-        return Column("boolean", db.pool, facts.added.astype(np.int64))
-    if spot == _V:
-        return Column(kind, db.pool, facts.v)
-    return Column("long", db.pool, facts.e if spot == _E else facts.tx)
-
-
-def _fetch(
-    db: Database, attr: Keyword, kind: Any, bound: Relation, terms: list[Term]
-) -> tuple[Facts | None, Ints | None]:
-    """Facts that may match, and the row of ``bound`` each goes with (None: not joined yet)."""
-    first, value = terms[_E], terms[_V]
-    if isinstance(first, Const):
-        if type(first.value) is not int or not LONG_MIN <= first.value <= LONG_MAX:
-            return None, None
-        return db.scan_entity(attr, first.value), None
-    if isinstance(first, Var) and first.name in bound.columns:
-        column = bound.columns[first.name]
-        if column.kind == "long":
-            return _by_entities(db, attr, column.data)
-        return db.scan(attr), None
-    if isinstance(value, Const):
-        entry = find(value.value, kind, db.pool)
-        return (None, None) if entry is None else (db.scan_value(attr, entry), None)
-    if isinstance(value, Var) and value.name in bound.columns:
-        column = bound.columns[value.name]
-        index = db.indexes[attr]
-        few = np.unique(column.data) if column.kind == kind else column.data
-        if (
-            index.avet is not None
-            and len(few) <= _FEW
-            and column.kind == kind
-            and (kind != "code" or column.pool is db.pool)
-        ):
-            return _concatenated([db.scan_value(attr, entry) for entry in few.tolist()]), None
-    return db.scan(attr), None
-
-
-def _by_entities(db: Database, attr: Keyword, entities: Ints) -> tuple[Facts, Ints]:
-    """The facts of many entities, and for each the number of the entity it belongs to."""
-    if len(entities) == 1:
-        facts = db.scan_entity(attr, int(entities[0]))
-        return facts, np.zeros(len(facts.e), dtype=np.int64)
-    if len(entities) <= _FEW:
-        parts = [db.scan_entity(attr, e) for e in entities.tolist()]
-        sizes = [len(part.e) for part in parts]
-        return _concatenated(parts), np.repeat(np.arange(len(parts)), sizes)
-    facts = db.scan(attr)
-    rows, spots = matches(entities, facts.e, right_sorted=True)
-    added = None if facts.added is None else facts.added[spots]
-    return Facts(facts.e[spots], facts.v[spots], facts.tx[spots], added), rows
-
-
-def _concatenated(parts: list[Facts]) -> Facts:
-    if len(parts) == 1:
-        return parts[0]
-    none = np.empty(0, dtype=np.int64)
-    if not parts:
-        return Facts(none, none, none, None)
-    flags = None
-    if any(part.added is not None for part in parts):
-        flags = np.concatenate(
-            [np.ones(len(p.e), np.bool_) if p.added is None else p.added for p in parts]
-        )
-    return Facts(
-        np.concatenate([p.e for p in parts]),
-        np.concatenate([p.v for p in parts]),
-        np.concatenate([p.tx for p in parts]),
-        flags,
-    )
-
-
-# --- several attributes --------------------------------------------------------------------------
-
-
-def _match_attributes(
-    ctx: Context, db: Database, attrs: list[Keyword], bound: Relation, terms: list[Term]
-) -> Relation:
+def _match_attributes(ctx: Context, db: Database, bound: Relation, terms: Terms) -> Relation:
     """Join ``bound`` with the facts of many attributes, the attribute itself a column."""
+    attrs = _attributes(db, bound, terms)
     attr = terms[_A]
     parts: list[Relation] = []
     names = [term.name for term in terms if isinstance(term, Var)]
@@ -338,8 +431,7 @@ def _match_attributes(
             part_seed = seed.matching(one)
             if not part_seed.count:
                 continue
-        plain = list(terms)
-        plain[_A] = Const(keyword)
+        plain: Terms = (*terms[:_A], Const(keyword), *terms[_A + 1 :])
         resolved, plain, hidden = _resolve_refs(ctx, db, part_seed, plain)
         part = _match_attribute(ctx, db, keyword, resolved, plain)
         if hidden:
@@ -370,7 +462,7 @@ def _match_attributes(
 
 def _match_rows(ctx: Context, source: Rows, pattern: Pattern) -> Relation:
     """The rows of a collection that a pattern matches by position."""
-    names = pattern_vars(pattern)
+    names = pattern.names
     places: dict[str, list[int]] = {}
     constants: list[tuple[int, Any]] = []
     for spot, term in enumerate(pattern.terms):

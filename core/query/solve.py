@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-import numpy as np
-
 from natalog.core.database import Database
 from natalog.core.errors import QueryWhere
 from natalog.core.query.ast import Call, Clause, Const, Not, Or, Pattern, RuleCall, Var
@@ -19,9 +17,12 @@ from natalog.core.query.bind import binding_vars
 from natalog.core.query.calls import call_vars, run_call
 from natalog.core.query.column import may_be_refs
 from natalog.core.query.context import Context
-from natalog.core.query.estimate import estimate
-from natalog.core.query.relation import Relation, empty, union
-from natalog.core.query.scan import match_pattern, pattern_vars
+from natalog.core.query.estimate import Owners, estimate
+from natalog.core.query.kept import Kept
+from natalog.core.query.relation import UNIT, Relation, empty, union
+from natalog.core.query.scan import is_plain, match_pattern
+
+Names = frozenset[str]
 
 _LATER = float("inf")
 _PRODUCT_MAX = 10_000
@@ -31,7 +32,7 @@ _PRODUCT_MAX = 10_000
 def clause_vars(clause: Clause) -> frozenset[str]:
     """The variables through which a clause meets the rest of the query."""
     if isinstance(clause, Pattern):
-        return frozenset(pattern_vars(clause))
+        return frozenset(clause.names)
     if isinstance(clause, Call):
         bound = binding_vars(clause.binding) if clause.binding is not None else []
         return frozenset([*call_vars(clause), *bound])
@@ -66,22 +67,37 @@ def outputs(clause: Clause) -> frozenset[str]:
 class Todo:
     """A clause that has not run yet, with its variables."""
 
-    __slots__ = ("clause", "outputs", "vars")
+    __slots__ = ("clause", "outputs", "pattern", "vars")
 
     def __init__(self, clause: Clause) -> None:
         self.clause = clause
         self.vars = clause_vars(clause)
         self.outputs = outputs(clause)
+        self.pattern = clause if isinstance(clause, Pattern) else None
+
+
+def _made_todos(clauses: tuple[Clause, ...]) -> tuple[Todo, ...]:
+    return tuple(Todo(clause) for clause in clauses)
+
+
+_kept_todos: Kept[tuple[Clause, ...], tuple[Todo, ...]] = Kept(_made_todos)
+
+
+def todos_of(clauses: Sequence[Clause]) -> list[Todo]:
+    """Clauses ready to run; kept for tuples, which are parts of a parsed query or rule."""
+    if isinstance(clauses, tuple):
+        return list(_kept_todos(clauses))
+    return [Todo(clause) for clause in clauses]
 
 
 def check_bindable(
-    ctx: Context, clauses: Iterable[Clause], bound: frozenset[str]
+    ctx: Context, clauses: Sequence[Clause], bound: frozenset[str]
 ) -> frozenset[str]:
     """The variables bound once all clauses have run in some order.
 
     Raises `QueryWhere` when some clause can never run: its variables stay unbound.
     """
-    return _check_bindable(ctx, [Todo(clause) for clause in clauses], bound)
+    return _check_bindable(ctx, todos_of(clauses), bound)
 
 
 def _check_bindable(ctx: Context, todos: list[Todo], bound: frozenset[str]) -> frozenset[str]:
@@ -154,9 +170,12 @@ def _rule_ready(ctx: Context, call: RuleCall, bound: frozenset[str]) -> bool:
         if isinstance(arg, Const) or (isinstance(arg, Var) and arg.name in bound)
     )
     key = (call.name, spots)
-    known = ctx.readiness.get(key)
+    known = ctx.ruleset.ready.get(key)
+    if known is None:
+        known = ctx.readiness.get(key)
     if known is not None:
         return known
+    outermost = not ctx.readiness
     ctx.readiness[key] = True  # a recursive call inside is as ready as the call itself
     verdict = True
     for rule in ctx.rules.get(call.name, ()):
@@ -169,6 +188,9 @@ def _rule_ready(ctx: Context, call: RuleCall, bound: frozenset[str]) -> bool:
             verdict = False
             break
     ctx.readiness[key] = verdict
+    if outermost:  # nothing was supposed but of rules that were looked at on the way
+        ctx.readiness.clear()
+        ctx.ruleset.ready[key] = verdict
     return verdict
 
 
@@ -180,14 +202,17 @@ class _State:
 
     def __init__(self, parts: Iterable[Relation]) -> None:
         self.parts = [part for part in parts if part.columns or not part.count]
+        self.dead = any(not part.count for part in self.parts)
+        """Whether one of them has no rows."""
 
     @property
     def bound(self) -> frozenset[str]:
         return frozenset(name for part in self.parts for name in part.columns)
 
     @property
-    def dead(self) -> bool:
-        return any(not part.count for part in self.parts)
+    def owners(self) -> Owners:
+        """The relation of each variable."""
+        return {name: part for part in self.parts for name in part.columns}
 
     def size(self, names: frozenset[str]) -> int:
         """The rows that joining the parts with these variables makes."""
@@ -205,10 +230,11 @@ class _State:
 
     def put(self, relation: Relation, needed: frozenset[str]) -> None:
         """Add the outcome of a clause without the variables that nobody needs."""
-        kept = [name for name in relation.columns if name in needed]
-        if len(kept) < len(relation.columns):
-            relation = relation.project(kept)
-        if relation.columns or not relation.count:
+        if needed.issuperset(relation.columns):
+            relation = relation.distinct()
+        else:
+            relation = relation.project([name for name in relation.columns if name in needed])
+        if relation.columns:
             self.parts.append(relation)
 
 
@@ -216,50 +242,55 @@ def solve(
     ctx: Context,
     clauses: Sequence[Clause],
     parts: Iterable[Relation],
-    needed: frozenset[str],
+    needed: Names,
+    *,
+    checked: bool = False,
 ) -> list[Relation]:
     """Run all clauses on the relations given; the variables ``needed`` survive.
+
+    ``checked``: `check_bindable` found that they all can run.
 
     Returns relations that share no variable; one without rows means that nothing was found.
     Raises `QueryWhere` when the clauses left cannot run.
     """
     ctx.budget.depth += 1
     try:
-        return _solve(ctx, _todos(ctx, clauses), _State(parts), needed)
+        return _solve(ctx, todos_of(clauses), _State(parts), needed, checked)
     finally:
         ctx.budget.depth -= 1
 
 
-def _todos(ctx: Context, clauses: Sequence[Clause]) -> list[Todo]:
-    """Clauses ready to run.  Tuples are parts of the query or its rules and live as long."""
-    if type(clauses) is not tuple:
-        return [Todo(clause) for clause in clauses]
-    found: tuple[Todo, ...] | None = ctx.todos.get(id(clauses))
-    if found is None:
-        found = ctx.todos[id(clauses)] = tuple(Todo(clause) for clause in clauses)
-    return list(found)
-
-
 def _solve(
-    ctx: Context, remaining: list[Todo], state: _State, needed: frozenset[str]
+    ctx: Context, remaining: list[Todo], state: _State, needed: Names, checked: bool
 ) -> list[Relation]:
+    if state.dead:
+        return _nothing(ctx, remaining, state.bound, needed, checked)
     while remaining:
-        if state.dead:
-            _check_bindable(ctx, remaining, state.bound)
-            return [empty(sorted(needed), ctx.pool)]
         spot, price = _next(ctx, remaining, state)
         todo = remaining.pop(spot)
+        if price == 0.0 and todo.pattern is not None and is_plain(ctx, todo.pattern, state.owners):
+            ctx.record(todo.clause, price, 0, 0)
+            return _nothing(ctx, remaining, state.bound | todo.outputs, needed, checked)
         keep = needed.union(*(other.vars for other in remaining)) if remaining else needed
         bound, others = _start(ctx, todo, state)
-        found = run_clause(ctx, todo.clause, bound)
+        found = run_clause(ctx, todo, bound)
         for other in others:
             found = found.join(other)
             ctx.tick(found.count)
         ctx.record(todo.clause, price, bound.count, found.count)
         state.put(found, keep)
-    if state.dead:
-        return [empty(sorted(needed), ctx.pool)]
+        if not found.count:
+            return _nothing(ctx, remaining, state.bound, needed, checked)
     return state.parts
+
+
+def _nothing(
+    ctx: Context, remaining: list[Todo], bound: Names, needed: Names, checked: bool
+) -> list[Relation]:
+    """No rows.  What is wrong with the clauses left is said all the same."""
+    if not checked:
+        _check_bindable(ctx, remaining, bound)
+    return [empty(sorted(needed), ctx.pool)]
 
 
 def _start(ctx: Context, todo: Todo, state: _State) -> tuple[Relation, list[Relation]]:
@@ -268,14 +299,21 @@ def _start(ctx: Context, todo: Todo, state: _State) -> tuple[Relation, list[Rela
     A clause that meets several relations would need their product; one that can run on a part of
     them does so, and the join finds the rest.
     """
-    touched = sorted(state.take(todo.vars), key=lambda part: part.count)
+    touched = state.take(todo.vars)
+    if len(touched) < 2:
+        return touched[0] if touched else UNIT, []
+    touched.sort(key=_count)
     size = prod(part.count for part in touched)
-    if size > _PRODUCT_MAX and len(touched) > 1 and _divisible(ctx, todo, touched):
+    if size > _PRODUCT_MAX and _divisible(ctx, todo, touched):
         return touched[0], touched[1:]
-    found = Relation({}, 1)
+    found = UNIT
     for part in touched:
         found = found.product(part)
     return found, []
+
+
+def _count(part: Relation) -> int:
+    return part.count
 
 
 def _divisible(ctx: Context, todo: Todo, touched: list[Relation]) -> bool:
@@ -300,7 +338,7 @@ def solved(
     parts = solve(ctx, clauses, [seed] if seed.columns else [], frozenset(names))
     if any(not part.count for part in parts):
         return empty(names, ctx.pool)
-    found = Relation({}, 1)
+    found = UNIT
     for part in parts:
         kept = [name for name in part.columns if name in names]
         found = found.product(part.project(kept))
@@ -312,16 +350,17 @@ def solved(
     return found.distinct()
 
 
-def run_clause(ctx: Context, clause: Clause, bound: Relation) -> Relation:
+def run_clause(ctx: Context, todo: Todo, bound: Relation) -> Relation:
     """The rows of ``bound`` joined with one clause."""
+    clause = todo.clause
     if isinstance(clause, Pattern):
         found = match_pattern(ctx, clause, bound)
     elif isinstance(clause, Call):
         found = run_call(ctx, clause, bound)
     elif isinstance(clause, Not):
-        found = _run_not(ctx, clause, bound)
+        found = _run_not(ctx, clause, todo.vars, bound)
     elif isinstance(clause, Or):
-        found = _run_or(ctx, clause, bound)
+        found = _run_or(ctx, clause, todo.vars, bound)
     else:
         from natalog.core.query.rules import run_rule_call
 
@@ -330,19 +369,21 @@ def run_clause(ctx: Context, clause: Clause, bound: Relation) -> Relation:
     return found
 
 
-def _run_not(ctx: Context, clause: Not, bound: Relation) -> Relation:
-    shared = [name for name in bound.columns if name in clause_vars(clause)]
+def _run_not(ctx: Context, clause: Not, names: frozenset[str], bound: Relation) -> Relation:
+    shared = [name for name in bound.columns if name in names]
     seed = bound.project(shared)
     return bound.without(solved(ctx, clause.clauses, seed, shared))
 
 
-def _run_or(ctx: Context, clause: Or, bound: Relation) -> Relation:
-    names = sorted(clause_vars(clause))
-    shared = [name for name in names if name in bound.columns]
+def _run_or(ctx: Context, clause: Or, names: frozenset[str], bound: Relation) -> Relation:
+    wanted = sorted(names)
+    shared = [name for name in wanted if name in bound.columns]
     seed = bound.project(shared)
-    found = union([solved(ctx, branch, seed, names) for branch in clause.branches], names, ctx.pool)
-    if not names:
-        return bound if found.count else bound.take(np.zeros(bound.count, dtype=np.bool_))
+    found = union(
+        [solved(ctx, branch, seed, wanted) for branch in clause.branches], wanted, ctx.pool
+    )
+    if not wanted:
+        return bound if found.count else bound.none()
     return bound.join(found)
 
 
@@ -351,15 +392,19 @@ def _run_or(ctx: Context, clause: Or, bound: Relation) -> Relation:
 
 def _next(ctx: Context, remaining: list[Todo], state: _State) -> tuple[int, float | None]:
     """The place of the clause that promises the fewest rows; raises when none can run."""
-    if len(remaining) == 1 and isinstance(remaining[0].clause, Pattern):
+    if len(remaining) == 1 and remaining[0].pattern is not None:
         return 0, None
-    bound = state.bound
+    owners = state.owners
+    bound = frozenset(owners)
     best = -1
     cost = _LATER
     for spot, todo in enumerate(remaining):
-        if not ready(ctx, todo, bound, remaining):
+        if todo.pattern is not None:
+            price = estimate(ctx, todo.pattern, owners)
+        elif ready(ctx, todo, bound, remaining):
+            price = _price(ctx, todo, state, owners)
+        else:
             continue
-        price = _price(ctx, todo.clause, todo.vars, state, bound)
         if price < cost or best < 0:
             best, cost = spot, price
         if price == 0.0 or (spot == 0 and isinstance(todo.clause, Not) and _all_nots(remaining)):
@@ -374,11 +419,10 @@ def _all_nots(remaining: list[Todo]) -> bool:
     return all(isinstance(todo.clause, Not) for todo in remaining)
 
 
-def _price(
-    ctx: Context, clause: Clause, names: frozenset[str], state: _State, bound: frozenset[str]
-) -> float:
+def _price(ctx: Context, todo: Todo, state: _State, owners: Owners) -> float:
+    clause, names = todo.clause, todo.vars
     if isinstance(clause, Pattern):
-        return estimate(ctx, clause, state.parts)
+        return estimate(ctx, clause, owners)
     rows = state.size(names)
     if isinstance(clause, Call):
         # A filter costs nothing where its rows exist already, and a product where they do not; a
@@ -390,13 +434,13 @@ def _price(
     if isinstance(clause, Or):
         total = 0.5
         for branch in clause.branches:
-            found = [_price(ctx, part, clause_vars(part), state, bound) for part in branch]
+            found = [_price(ctx, part, state, owners) for part in todos_of(branch)]
             total += min(found) if found else 1.0
         return total
-    return _rule_price(ctx, clause, rows, bound)
+    return _rule_price(ctx, clause, rows, owners)
 
 
-def _rule_price(ctx: Context, call: RuleCall, rows: int, bound: frozenset[str]) -> float:
+def _rule_price(ctx: Context, call: RuleCall, rows: int, bound: Owners) -> float:
     """Rules run late unless an argument is bound, and then like a join with some fan-out."""
     given = sum(
         1
