@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -84,6 +85,72 @@ class _Waiter:
             self.future.set_result(Reply(data, headers))
 
 
+class Channel:
+    """A reply subject for several messages, as a pull from a stream answers; close it after use."""
+
+    __slots__ = ("_queue", "_subscription", "_token", "_transport", "reply", "subject")
+
+    def __init__(self, transport: Transport, reply: str, token: str) -> None:
+        self.reply = reply
+        self.subject = ""
+        self._transport = transport
+        self._token = token
+        self._queue: asyncio.Queue[Msg | NatalogError] = asyncio.Queue()
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        # what a stream delivers carries the subject that it was stored under: only a subscription
+        # of its own tells whose it is
+        self._subscription = await self._transport.nats.subscribe(
+            self.reply, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+
+    async def send(self, subject: str, payload: bytes) -> None:
+        """Ask for messages; `Unavailable`, `TooLarge`."""
+        self.subject = subject
+        await self._transport.publish(subject, payload, self.reply)
+
+    async def receive(self, timeout_s: float) -> Msg:
+        """The next message.
+
+        Raises TimeoutError; `Forbidden` when the server did not let us ask, `Unavailable` when the
+        connection was lost.
+        """
+        async with asyncio.timeout(timeout_s):
+            found = await self._queue.get()
+        if isinstance(found, NatalogError):
+            raise found
+        return found
+
+    async def close(self) -> None:
+        self._transport.forget(self._token)
+        if self._subscription is not None:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._subscription.unsubscribe()
+
+    async def _on_message(self, msg: Msg) -> None:
+        self._queue.put_nowait(msg)
+
+    def take(self, msg: Msg) -> None:
+        """Replies of the other kind go to requests."""
+
+    def fail(self, error: NatalogError) -> None:
+        self._queue.put_nowait(error)
+
+
+class JetStreamRefused(Unavailable):
+    """JetStream answered an error; ``err_code`` is its number."""
+
+    code = "Unavailable"
+
+    def __init__(self, what: str, error: Mapping[str, Any]) -> None:
+        self.err_code = int(error.get("err_code", 0))
+        super().__init__(
+            f"JetStream refused {what}: {error.get('description', 'no reason given')}",
+            err_code=self.err_code,
+        )
+
+
 class Transport:
     """One connection to NATS.  Make it with `Transport.open`; safe for one event loop only."""
 
@@ -94,7 +161,7 @@ class Transport:
         self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}"
         self._forbidden: set[str] = set()
         self._denied: dict[str, Callable[[NatalogError], None]] = {}
-        self._waiting: dict[str, _Waiter] = {}
+        self._waiting: dict[str, _Waiter | Channel] = {}
         self._tokens = itertools.count(1)
         self._last_error: Exception | None = None
         self._closed = False
@@ -138,6 +205,8 @@ class Transport:
                     ping_interval=15,
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES_MAX,
+                    # prefixes and names are checked where they come in
+                    skip_subject_validation=True,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
@@ -224,6 +293,39 @@ class Transport:
                 delivered=False,
             )
         return reply
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message; `Unavailable`, `TooLarge`.  What NATS forbids is not heard here."""
+        self._check(subject, len(payload))
+        await self._send(subject, payload, reply, None)
+
+    async def channel(self) -> Channel:
+        """A reply subject for several messages."""
+        token = f"c{next(self._tokens)}"
+        made = Channel(self, f"{self._inbox}.several.{token}", token)
+        await made.open()
+        self._waiting[token] = made
+        return made
+
+    def forget(self, token: str) -> None:
+        """Let a channel go."""
+        self._waiting.pop(token, None)
+
+    async def api(
+        self, what: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Call ``$JS.API.<what>``; `JetStreamRefused` when it answers an error, `Forbidden` when
+        we may not call it."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        limit = self.timeout.request_s if timeout_s is None else timeout_s
+        reply = await self.request(f"$JS.API.{what}", payload, limit)
+        try:
+            answer = json.loads(reply.data)
+        except ValueError:
+            raise CodecError(f"JetStream answered {what} with no JSON") from None
+        if answer.get("error"):
+            raise JetStreamRefused(what.partition(".")[0], answer["error"])
+        return dict(answer)
 
     def tell(self, subject: str, payload: bytes) -> None:
         """Send a message some time soon; nobody hears of it when that fails."""

@@ -107,6 +107,9 @@ class NatsClient(Client):
             violation = Violation("publish" if found[1] else "subscribe", subject)
             for tell in list(self.on_violation):
                 tell(violation)
+            self._err = errors.Error(f"nats: {err_msg}")
+            await self._error_cb(self._err)
+            return
         lowered = err_msg.lower()
         if any(reason in lowered for reason in _PASSING):
             await self._process_op_err(errors.Error(f"nats: {lowered}"))
