@@ -169,12 +169,14 @@ class Sampler:
         """Ask once; what cannot be told is forgotten."""
         try:
             await self._look_at_logs()
+        except NatalogError as error:
+            log.debug("NATS does not tell of the logs: %s", error.message)
+            self._heads, self._published = {}, {}
+        try:
             await self._look_at_account()
         except NatalogError as error:
-            log.debug("NATS does not tell: %s", error.message)
-            self._heads.clear()
-            self._published.clear()
-            self._account.clear()
+            log.debug("NATS does not tell of the account: %s", error.message)
+            self._account = {}
         self._monitored = await self._look_at_monitoring()
         if self._server is not None:
             self._disk = await to_thread.run_sync(_disk, self._server.data)

@@ -29,7 +29,7 @@ from natalog.core.values import kw
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "config" / "prometheus" / "rules"
 SCRAPE_S = 1
-RATE_INTERVAL = "6s"
+RATE_INTERVAL = "10s"
 """What Grafana would put for ``$__rate_interval`` with this scrape interval, and a little more."""
 START_TIMEOUT_S = 30.0
 JOB = "natalog"
