@@ -12,7 +12,7 @@ import numpy as np
 from natalog.core.database import Database
 from natalog.core.errors import InvalidTimePoint, NoHistory, ViewRefused
 from natalog.core.index.encoding import decode
-from natalog.core.index.window import Facts
+from natalog.core.index.window import Facts, live_facts
 from natalog.core.limits import TX_BASE
 from natalog.core.query.column import Column, aligned
 from natalog.core.query.keys import member, packed_pair
@@ -41,23 +41,41 @@ class Transaction(NamedTuple):
 def diff(left: Database, right: Database) -> Diff:
     """What must be added to and removed from ``left`` to get the facts of ``right``.
 
-    Costs nothing for attributes that the two values share, as a branch and its origin do.  Raises
-    `ViewRefused` for history, which has no facts but events.
+    Looks only at those leaves of the indexes that the two values do not share, as a branch and its
+    origin share most.  Raises `ViewRefused` for history, which has no facts but events.
     """
     if left.is_history or right.is_history:
         raise ViewRefused("History shows events; compare states.", view="history")
     added: list[Datom] = []
     removed: list[Datom] = []
     for attr in {**left.indexes, **right.indexes}:
-        mine, theirs = left.indexes.get(attr), right.indexes.get(attr)
-        shared = mine is not None and theirs is not None and mine.aevt is theirs.aevt
-        if shared and left.window == right.window:
+        if left.window == right.window and _is_shared(left, right, attr):
             continue
-        ours, others = left.scan(attr), right.scan(attr)
+        ours, others = _facts(left, right, attr)
         keys, other_keys = _keys(left, right, attr, ours, others)
         removed.extend(_datoms(left, attr, ours, ~member(keys, other_keys)))
         added.extend(_datoms(right, attr, others, ~member(other_keys, keys)))
     return Diff(sorted(added, key=_place), sorted(removed, key=_place))
+
+
+def _is_shared(left: Database, right: Database, attr: Keyword) -> bool:
+    return _are_alike(left, right, attr) and left.indexes[attr].aevt is right.indexes[attr].aevt
+
+
+def _are_alike(left: Database, right: Database, attr: Keyword) -> bool:
+    """Whether equal rows mean equal facts: the same encoding, of codes that of one pool."""
+    mine, theirs = left.indexes.get(attr), right.indexes.get(attr)
+    if mine is None or theirs is None or mine.kind != theirs.kind:
+        return False
+    return mine.kind != "code" or left.pool is right.pool
+
+
+def _facts(left: Database, right: Database, attr: Keyword) -> tuple[Facts, Facts]:
+    """Facts of both, without some that both have."""
+    if left.is_current and right.is_current and _are_alike(left, right, attr):
+        ours, others = left.indexes[attr].aevt.apart(right.indexes[attr].aevt)
+        return live_facts(ours), live_facts(others)
+    return left.scan(attr), right.scan(attr)
 
 
 def _keys(left: Database, right: Database, attr: Keyword, one: Facts, two: Facts) -> Any:

@@ -7,13 +7,16 @@ chance: whatever was used since the hand came by last goes to the end of the lin
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from weakref import KeyedRef, WeakValueDictionary
 
 from natalog.core.index.leaf import Leaf
 from natalog.core.index.pool import Ints
+
+T = TypeVar("T")
 
 _SHARE_MAX: Final = 2
 """One thing but a leaf may fill the budget divided by this; a larger one is not kept at all."""
@@ -98,6 +101,7 @@ class Residency:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._dead: deque[KeyedRef[int, Any]] = deque()
         self._leaves: WeakValueDictionary[str, Leaf] = WeakValueDictionary()
+        self._tables: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self._bytes = 0
         self._hits = 0
         self._misses = 0
@@ -115,6 +119,17 @@ class Residency:
         assert leaf.stored is not None
         with self._lock:
             return self._leaves.setdefault(leaf.stored.name, leaf)
+
+    def table(self, key: Hashable) -> Any:
+        """The table that is known under a key that says all that is in it, or None."""
+        with self._lock:
+            return self._tables.get(key)
+
+    def shared_table(self, key: Hashable, table: T) -> T:
+        """The table that is known under a key, else this one from now on."""
+        with self._lock:
+            found: T = self._tables.setdefault(key, table)
+            return found
 
     def introduce(self, leaf: Leaf) -> None:
         """Count a leaf that is stored from now on; it may be evicted at once."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from natalog.core.index.places import Places
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
 from natalog.core.limits import LEAF_ROWS_MAX
+
+if TYPE_CHECKING:
+    from natalog.core.storage.memo import Described
 
 OPEN: Final = 2**63 - 1
 """The end of an interval that has not ended."""
@@ -49,6 +52,7 @@ class RowTree:
         "_flat",
         "_places",
         "count",
+        "described",
         "fences",
         "hits",
         "keeper",
@@ -73,6 +77,8 @@ class RowTree:
         self._distinct: int | None = None
         self.keeper: Residency | None = None
         """Who bounds what scans keep, once a scan found a leaf that is stored."""
+        self.described: Described | None = None
+        """The segments that the table is in, once it was stored."""
         self.hits = 0
         """How often kept columns were used; for the `Residency`."""
 
@@ -298,6 +304,15 @@ class RowTree:
                 rows = leaf.peek()
             if rows.shape[1]:
                 yield rows
+
+    def apart(self, other: RowTree) -> tuple[Ints, Ints]:
+        """The rows of either table that are in no leaf of both; all others both have."""
+        shared = set(map(id, self.leaves)).intersection(map(id, other.leaves))
+        ours, others = (
+            [leaf.peek() for leaf in tree.leaves if id(leaf) not in shared]
+            for tree in (self, other)
+        )
+        return self._join(ours), self._join(others)
 
     def has(self, k1: int, k2: int) -> bool:
         """Whether a row with this key exists."""

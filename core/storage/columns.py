@@ -84,7 +84,7 @@ def unpack_columns(data: bytes, at: int = 0) -> tuple[Ints, int]:
     return table.astype(np.int64, copy=False), at
 
 
-_CELLS_MAX: Final = 2**27
+_CELLS_MAX: Final = 2**22
 """Far above every table that is written; a bound on what damaged bytes can ask for."""
 
 

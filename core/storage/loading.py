@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from hashlib import sha256
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from natalog.core.storage.leaves import Entry, StoredLeaves, unpack_directory, u
 from natalog.core.storage.manifest import (
     CHUNKED,
     ROWS,
-    AttributeTables,
     Further,
     Manifest,
     Reading,
@@ -72,10 +70,7 @@ class _Loading:
         self._source = source
         self._residency = residency
         self._leaves = StoredLeaves(source)
-        self._trees: WeakKeyDictionary[RowTree, Described] = WeakKeyDictionary()
-        self._groups: list[tuple[tuple[AttributeTables, ...], str]] = []
-        self._covered: set[str] = set()
-        self._names: set[str] = set()
+        self._tables: list[Described] = []
         self._pieces: dict[bytes, str] = {}
 
     def run(self, pool: ValuePool | None) -> tuple[Database, Memo, Extra]:
@@ -105,19 +100,16 @@ class _Loading:
         )
         memo = Memo(
             pool=pool,
-            used=used,
-            covered=frozenset(self._covered),
+            used=np.packbits(used),
             parts=dict(top.dictionary),
             purge_horizon=top.purge_horizon,
-            trees=self._trees,
-            groups=tuple(self._groups),
+            tables=tuple(self._tables),
+            attributes=top.attributes,
             pieces=self._pieces,
-            names=frozenset(self._names),
         )
         return db, memo, extra
 
     def _read(self, kind: int, name: str) -> bytes:
-        self._names.add(name)
         return read(self._source, kind, name)
 
     # --- values --------------------------------------------------------------------------------
@@ -160,7 +152,6 @@ class _Loading:
         indexes: dict[Keyword, AttributeIndex] = {}
         for name in self._top.attributes:
             group = unpack_attributes(self._read(ATTRIBUTES, name))
-            self._groups.append((tuple(group), name))
             for one in group:
                 kind: Kind = one.kind  # type: ignore[assignment]
                 if kind not in _KINDS:
@@ -171,15 +162,24 @@ class _Loading:
         return indexes
 
     def _tree(self, table: Table, width: int, *, coded: bool) -> RowTree:
+        key = (table, width, coded)
+        tree: RowTree | None = self._residency.table(key)
+        if tree is None:
+            tree = self._residency.shared_table(key, self._new_tree(table, width, coded))
+        assert tree.described is not None
+        self._tables.append(tree.described)
+        return tree
+
+    def _new_tree(self, table: Table, width: int, coded: bool) -> RowTree:
         if table.form == ROWS:
             rows = unpack_leaf(table.body)
             if rows.shape != (width, table.rows):
                 raise SegmentCorrupt(f"A table of {table.rows} rows has {rows.shape}.")
             leaves, fences = _inline(rows)
-            described = Described(table, (), ())
+            described = Described(table, (), (), coded)
         else:
-            names: list[str] = table.chunks if table.form == CHUNKED else []
-            bodies = [self._read(DIRECTORY, name) for name in names]
+            chunks: list[str] = table.chunks
+            bodies = [self._read(DIRECTORY, name) for name in chunks]
             if table.form != CHUNKED:
                 bodies = [table.body]
             entries = [entry for body in bodies for entry in unpack_directory(body)]
@@ -187,12 +187,10 @@ class _Loading:
                 raise SegmentCorrupt(f"A directory has not the {table.rows} rows of its table.")
             leaves = [self._leaf(entry) for entry in entries]
             fences = [entry.fence for entry in entries]
-            described = Described(table, tuple(entry.name for entry in entries), tuple(names))
-            self._names.update(described.leaves)
-            if coded:
-                self._covered.update(described.leaves)
+            names = tuple(leaf.stored.name for leaf in leaves if leaf.stored is not None)
+            described = Described(table, names, tuple(chunks), coded)
         tree = RowTree(width, leaves, fences, table.rows, table.open)
-        self._trees[tree] = described
+        tree.described = described
         return tree
 
     def _leaf(self, entry: Entry) -> Leaf:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Generator, Iterator, Mapping
 from hashlib import sha256
+from itertools import zip_longest
 from typing import Final, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from natalog.core.codec import pack
 from natalog.core.database import Database
 from natalog.core.errors import ViewRefused
 from natalog.core.index.leaf import Leaf, Stored
-from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
 from natalog.core.index.tree import RowTree
 from natalog.core.schema import Schema
@@ -77,8 +76,8 @@ def write_snapshot(
     ``memo``: of the last snapshot of this line, ``Memo()`` for a first one and after an erasure,
     when the dictionary is to be made from nothing but the leaves.  ``extra``: further tables, which
     are stored in pieces; one that only grew at its end shares all pieces but the last.
-    ``stored``: the names that the store has, if it should be asked: what the memo knows and the
-    store lost is then written again.  Raises `ViewRefused` for a view.
+    ``stored``: the names that the store has, if it should be asked: what it lacks is then written
+    again whatever the memo and the leaves say.  Raises `ViewRefused` for a view.
     """
     if not db.is_current:
         raise ViewRefused("A snapshot is of a database value, not of a view of it.")
@@ -101,18 +100,16 @@ class Snapshot:
         self._stored = stored
         self._made: set[str] = set()
         self._leaves: list[tuple[Leaf, str]] = []
-        self._trees: WeakKeyDictionary[RowTree, Described] = WeakKeyDictionary()
-        self._groups: list[tuple[tuple[AttributeTables, ...], str]] = []
+        self._trees: list[tuple[RowTree, Described]] = []
+        self._attributes: tuple[str, ...] = ()
         self._covered: set[str] = set()
-        self._names: set[str] = set()
         self._parts: dict[int, tuple[str, ...]] = {}
         self._pieces: dict[bytes, str] = {}
         self._manifest: bytes | None = None
-        known = memo.used if memo.pool is db.pool else np.zeros(0, dtype=np.bool_)
+        self._before = memo.names()
+        self._covered_before = memo.covered()
         self._afresh = self._must_count_codes_afresh()
-        self._used = np.zeros(max(len(db.pool), len(known)), dtype=np.bool_)
-        if not self._afresh:
-            self._used[: len(known)] = known
+        self._used = (Memo() if self._afresh else memo).codes(len(db.pool))
 
     def _must_count_codes_afresh(self) -> bool:
         """Whether codes may have fallen out of use; then the leaves decide, all of them.
@@ -126,7 +123,7 @@ class Snapshot:
         vanishing = not db.config.keep_history or any(
             attribute.no_history for attribute in db.schema.attributes()
         )
-        return vanishing and memo.replaced > len(memo.covered)
+        return vanishing and memo.replaced > len(self._covered_before)
 
     # --- what comes out ------------------------------------------------------------------------
 
@@ -137,7 +134,7 @@ class Snapshot:
         """
         db = self._db
         entities = yield from self._tree(db.entities, coded=True)
-        attributes = yield from self._attributes()
+        yield from self._indexes()
         yield from self._dictionary()
         schema = yield from self._further(_packed_schema(db.schema))
         extra: dict[str, Further] = {}
@@ -154,7 +151,7 @@ class Snapshot:
             commit_id=db.commit_id,
             purge_horizon=db.purge_horizon,
             entities=entities,
-            attributes=tuple(attributes),
+            attributes=self._attributes,
             dictionary=self._parts,
             schema=schema,
             extra=extra,
@@ -175,18 +172,18 @@ class Snapshot:
     def names(self) -> frozenset[str]:
         """Every segment that the snapshot needs, without the manifest: what `reachable` gives."""
         assert self._manifest is not None, "segments() was not drawn to its end"
-        return frozenset(self._names)
+        return frozenset(self._memo_after().names())
 
     def confirm(self, source: SegmentSource, residency: Residency | None = None) -> Memo:
         """All segments are stored, in ``source``: the memo for the next snapshot.
 
         With a ``residency`` the leaves are stored leaves from now on: it counts them, and evicts
-        some at once if they are more than its budget.
+        some at once if they are more than its budget.  Without one they stay in memory, and the
+        next snapshot makes the segments of changed tables again to see which are new.
         """
-        memo, db = self._memo, self._db
-        names = self.names
+        assert self._manifest is not None, "segments() was not drawn to its end"
         for parts in self._parts.values():
-            db.pool.agreed.update(parts)
+            self._db.pool.agreed.update(parts)
         if residency is not None:
             where = StoredLeaves(source)
             for leaf, name in self._leaves:
@@ -194,58 +191,50 @@ class Snapshot:
                     leaf.summed()
                     leaf.stored = Stored(name, where, residency)
                     residency.introduce(leaf)
-            for tree in list(self._trees):
+            for tree, described in self._trees:
+                tree.described = described
+                residency.shared_table((described.table, tree.width, described.coded), tree)
                 tree.count_kept()
-        lost = 0 if self._afresh else memo.replaced + len(memo.covered - self._covered)
+        return self._memo_after()
+
+    def _memo_after(self) -> Memo:
+        lost = len(self._covered_before - self._covered)
         return Memo(
-            pool=db.pool,
-            used=self._used,
-            covered=frozenset(self._covered),
-            replaced=lost,
+            pool=self._db.pool,
+            used=np.packbits(self._used),
+            replaced=0 if self._afresh else self._memo.replaced + lost,
             parts=self._parts,
-            purge_horizon=db.purge_horizon,
-            trees=self._trees,
-            groups=tuple(self._groups),
+            purge_horizon=self._db.purge_horizon,
+            tables=tuple(described for _, described in self._trees),
+            attributes=self._attributes,
             pieces=self._pieces,
-            names=names,
         )
 
     # --- tables --------------------------------------------------------------------------------
 
-    def _attributes(self) -> Making[list[str]]:
-        """The names of the segments of attributes."""
+    def _indexes(self) -> Making[None]:
         names: list[str] = []
         indexes = list(self._db.indexes.items())
         for start in range(0, len(indexes), GROUP_ATTRIBUTES):
-            tables: list[AttributeTables] = []
+            group: list[AttributeTables] = []
             for attr, index in indexes[start : start + GROUP_ATTRIBUTES]:
                 aevt = yield from self._tree(index.aevt, coded=index.kind == "code")
                 avet = None
                 if index.avet is not None:  # has the values that AEVT has
                     avet = yield from self._tree(index.avet, coded=False)
-                tables.append(AttributeTables(attr.text, index.kind, aevt, avet))
-            group = tuple(tables)
-            before = self._memo.groups[len(names) : len(names) + 1]
-            if before and before[0][0] == group and self._known(before[0][1]):
-                name = before[0][1]
-                self._names.add(name)
-            else:
-                name = yield from self._write(ATTRIBUTES, pack_attributes(group))
-            self._groups.append((group, name))
+                group.append(AttributeTables(attr.text, index.kind, aevt, avet))
+            name = yield from self._write(ATTRIBUTES, pack_attributes(group))
             names.append(name)
-        return names
+        self._attributes = tuple(names)
 
     def _tree(self, tree: RowTree, *, coded: bool) -> Making[Table]:
-        found = self._memo.trees.get(tree)
+        found = tree.described
         if found is None or not self._has_all(found):
             found = yield from self._described(tree, coded=coded)
         elif coded:
-            if self._afresh:
-                for leaf in tree.leaves:
-                    self._mark(leaf.peek())
-            self._covered.update(found.leaves)
-        self._names.update(found.leaves, found.chunks)
-        self._trees[tree] = found
+            for leaf, name in zip_longest(tree.leaves, found.leaves):
+                self._count_codes(leaf, name)
+        self._trees.append((tree, found))
         return found.table
 
     def _has_all(self, tree: Described) -> bool:
@@ -253,10 +242,11 @@ class Snapshot:
 
     def _described(self, tree: RowTree, *, coded: bool) -> Making[Described]:
         if tree.count <= INLINE_ROWS:
-            rows = tree.flat()
-            if coded and tree.count:
-                self._mark(rows)
-            return Described(Table(tree.count, tree.open, ROWS, pack_leaf(rows)), (), ())
+            if coded:
+                for leaf in tree.leaves:
+                    self._count_codes(leaf, None)
+            table = Table(tree.count, tree.open, ROWS, pack_leaf(tree.flat()))
+            return Described(table, (), (), coded)
         entries: list[Entry] = []
         for leaf, fence in zip(tree.leaves, tree.fences, strict=True):
             name = yield from self._leaf(leaf, coded=coded)
@@ -269,41 +259,45 @@ class Snapshot:
                 name = yield from self._write(DIRECTORY, pack_directory(chunk))
                 names.append(name)
             table = Table(tree.count, tree.open, CHUNKED, names_bytes(names))
-        return Described(table, tuple(entry.name for entry in entries), tuple(names))
+        return Described(table, tuple(entry.name for entry in entries), tuple(names), coded)
 
     def _leaf(self, leaf: Leaf, *, coded: bool) -> Making[str]:
         stored = leaf.stored
-        rows = None
         if stored is not None and (self._stored is None or stored.name in self._stored):
             name = stored.name
         else:
-            rows = leaf.peek()
-            name = yield from self._write(LEAF, pack_leaf(rows))
+            name = yield from self._write(LEAF, pack_leaf(leaf.peek()))
             self._leaves.append((leaf, name))
-        if coded and name not in self._covered:
-            self._covered.add(name)
-            if self._afresh or name not in self._memo.covered:
-                self._mark(leaf.peek() if rows is None else rows)
+        if coded:
+            self._count_codes(leaf, name)
         return name
 
-    def _mark(self, rows: Ints) -> None:
-        self._used[rows[_VALUES]] = True
+    def _count_codes(self, leaf: Leaf, name: str | None) -> None:
+        """Note which codes a leaf uses, unless that is known; reads it if need be."""
+        if name is not None:
+            if name in self._covered:
+                return
+            self._covered.add(name)
+            if not self._afresh and name in self._covered_before:
+                return
+        self._used[leaf.peek()[_VALUES]] = True
 
     # --- values and further tables ---------------------------------------------------------------
 
     def _dictionary(self) -> Making[None]:
         memo, used = self._memo, self._used
         same_pool = memo.pool is self._db.pool
+        before = memo.codes(len(used))
         for chunk, start in enumerate(range(0, len(used), CHUNK_CODES)):
-            codes = np.flatnonzero(used[start : start + CHUNK_CODES]) + start
+            end = start + CHUNK_CODES
+            codes = np.flatnonzero(used[start:end]) + start
             if not len(codes):
                 continue
             names = memo.parts.get(chunk) if same_pool else None
             if names is not None and all(map(self._known, names)):
-                before = np.flatnonzero(memo.used[start : start + CHUNK_CODES]) + start
-                if np.array_equal(before, codes):
+                size = len(used)  # of both: the memo has no more codes than the pool
+                if np.array_equal(before[start : min(end, size)], used[start:end]):
                     self._parts[chunk] = names
-                    self._names.update(names)
                     continue
             made: list[str] = []
             for body in pack_parts(self._db.pool, codes):
@@ -321,7 +315,6 @@ class Snapshot:
             name = self._memo.pieces.get(digest)
             if name is None or not self._known(name):
                 name = yield from self._write(PIECE, piece)
-            self._names.add(name)
             self._pieces[digest] = name
             names.append(name)
         return Further(None, tuple(names))
@@ -330,14 +323,13 @@ class Snapshot:
 
     def _known(self, name: str) -> bool:
         """Whether a segment need not be written."""
-        if name in self._made:
-            return True
-        return name in self._memo.names and (self._stored is None or name in self._stored)
+        if self._stored is None:
+            return name in self._before or name in self._made
+        return name in self._stored or name in self._made
 
     def _write(self, kind: int, body: bytes) -> Making[str]:
         data = sealed(kind, body)
         name = name_of(data)
-        self._names.add(name)
         if not self._known(name):
             self._made.add(name)
             yield name, data
