@@ -15,13 +15,15 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+from anyio import to_thread
 
+from natalog.actors.intake import IN_THREAD_BYTES
 from natalog.actors.names import Names
 from natalog.actors.nats_port import JetStreamError, NatsPort
 from natalog.actors.payload import decode_payload
 from natalog.actors.reader import Stored, StreamReader
 from natalog.actors.state import BranchState
-from natalog.core.errors import NatalogError
+from natalog.core.errors import BadRequest, NatalogError
 
 log = logging.getLogger("natalog.ingest")
 
@@ -34,7 +36,7 @@ RETRY_S = 0.5
 class Ingested:
     """A transaction from the ingest stream.  Nobody waits; outcomes go to the feed."""
 
-    __slots__ = ("_answered", "_done", "arrived", "generation", "ingest_seq", "message")
+    __slots__ = ("_answered", "_body", "_done", "arrived", "generation", "ingest_seq", "message")
 
     def __init__(self, message: Stored, generation: int, done: Callable[[], None]) -> None:
         self.message = message
@@ -42,6 +44,7 @@ class Ingested:
         self.generation = generation
         self.arrived = time.monotonic()
         self._answered = False
+        self._body: tuple[Any] | None = None
         self._done = done
 
     @property
@@ -58,7 +61,19 @@ class Ingested:
         return self.message.headers.get(name)
 
     def body(self) -> Any:
+        if self.message.headers.get("Nats-Stream") is not None:
+            # delivered here by somebody who may read that stream
+            raise BadRequest("A message of a stream is no transaction.")
+        if self._body is not None:
+            return self._body[0]
         return decode_payload(self.message.data, self.header("Content-Type"))[1]
+
+    async def prepare(self) -> None:
+        """Decode a large payload where it holds up nobody; raises what `body` would."""
+        if len(self.message.data) >= IN_THREAD_BYTES:
+            content_type = self.header("Content-Type")
+            decoded = await to_thread.run_sync(decode_payload, self.message.data, content_type)
+            self._body = (decoded[1],)
 
     def check_deadline(self) -> None:
         """An ingested transaction waits for ever."""

@@ -158,19 +158,25 @@ class QueryActor:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
 
-    def cancel(self, request: Request) -> None:
-        """End the read that a message on ``.cancel`` names; only its own process answers."""
-        fields = fields_of(request.body(), ("request_id",), "cancel")
-        if self._running.cancel(fields.get("request_id")) and request.message.reply:
+    def cancel(self, request: Request, sending: Callable[[Any], bool]) -> None:
+        """End the read that a message on ``.cancel`` names; only its own process answers.
+
+        ``sending`` does so for one that is answered already, in parts.
+        """
+        ident = fields_of(request.body(), ("request_id",), "cancel").get("request_id")
+        found = self._running.cancel(ident) or sending(ident)
+        if found and request.message.reply:
             task = asyncio.get_running_loop().create_task(request.reply(Struct(cancelled=True)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        request.answered = not found
 
     async def _serve(self, request: Request) -> None:
         outcome = "ok"
         ticket = self._running.open(request.message.reply)
         try:
             request.check_deadline()
+            await request.prepare()
             if request.endpoint == "query":
                 prepared = await self._query(request, ticket)
             else:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from natalog.actors.intake import CHANGING, IN_THREAD_BYTES, Intake, Room
 from natalog.actors.nats_port import Message, NatsPort
+from natalog.actors.parts import Parts
 from natalog.actors.payload import CONTENT_TYPES, decode_payload, encode_error, encode_payload
 from natalog.actors.runtime import as_natalog
 from natalog.core.codec_json import ContentKind, content_kind
-from natalog.core.errors import DeadlineExceeded, NatalogError
+from natalog.core.errors import Busy, DeadlineExceeded, NatalogError, TooLarge
 from natalog.core.limits import ASK_TIMEOUT_S
 
 log = logging.getLogger("natalog.requests")
 
-PART_BYTES: Final = 1024 * 1024
-"""Size of the parts of an answer that does not fit one message."""
 HEADER_TEXT_MAX: Final = 300
 TIMEOUT_MAX_S: Final = 24 * 3600.0
 
@@ -53,19 +53,36 @@ def status_of(error: NatalogError) -> int:
     return _STATUS.get(error.code, 400)
 
 
+class Door(Protocol):
+    """What a request needs of its service: room, a place to decode, and a way for large answers."""
+
+    intake: Intake
+    parts: Parts
+
+
 class Request:
     """A message that somebody may wait for.  `fail` makes it a message for actors."""
 
     ingest_seq: None = None
 
     __slots__ = (
-        *("answered", "arrived", "branch", "database", "endpoint", "kind", "message", "port"),
-        "timeout_s",
+        *("_answered", "_body", "_door", "_room", "arrived", "branch", "database", "endpoint"),
+        *("kind", "message", "port", "timeout_s"),
     )
 
     def __init__(
-        self, port: NatsPort, message: Message, database: str, branch: str, endpoint: str
+        self,
+        port: NatsPort,
+        message: Message,
+        database: str,
+        branch: str,
+        endpoint: str,
+        door: Door | None = None,
     ) -> None:
+        self._answered = False
+        self._room: Room | None = None
+        self._door = door
+        self._body: Any = _UNREAD
         self.port = port
         self.message = message
         self.database = database
@@ -73,11 +90,36 @@ class Request:
         self.endpoint = endpoint
         self.arrived = time.monotonic()
         self.kind: ContentKind = content_kind(self.header("Content-Type"), message.data)
-        self.answered = False
         self.timeout_s = ASK_TIMEOUT_S
         wish = self.header("Natalog-Timeout-Ms")
-        if wish is not None and wish.isdigit():
+        if wish is not None and len(wish) < 16 and wish.isascii() and wish.isdigit():
             self.timeout_s = min(TIMEOUT_MAX_S, int(wish) / 1000)
+
+    def enter(self) -> None:
+        """Take the room that a request needs until it is answered; `Busy` when there is none."""
+        if self._door is not None:
+            room = self._door.intake.room(self.endpoint)
+            room.enter(len(self.message.data))
+            self._room = room
+
+    @property
+    def answered(self) -> bool:
+        """Whether nobody waits for an answer any more."""
+        return self._answered
+
+    @answered.setter
+    def answered(self, value: bool) -> None:
+        self._answered = value
+        if value:
+            self._leave()
+
+    def _leave(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.leave(len(self.message.data))
+
+    def __del__(self) -> None:
+        self._leave()
 
     def header(self, name: str) -> str | None:
         headers = self.message.headers
@@ -99,7 +141,15 @@ class Request:
 
     def body(self) -> Any:
         """The decoded payload; raises the errors of `decode_payload`."""
+        if self._body is not _UNREAD:
+            return self._body
         return decode_payload(self.message.data, self.header("Content-Type"))[1]
+
+    async def prepare(self) -> None:
+        """Decode a large payload where it holds up nobody; raises what `body` would."""
+        if self._door is not None and len(self.message.data) >= IN_THREAD_BYTES:
+            content_type = self.header("Content-Type")
+            self._body = (await self._door.intake.decode(self.message.data, content_type))[1]
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -121,7 +171,10 @@ class Request:
         headers = {"Content-Type": CONTENT_TYPES[self.kind]}
         if basis is not None:
             headers["Natalog-Basis"] = str(basis)
-        await self._send(payload, headers)
+        try:
+            await self._send(payload, headers, done=self.endpoint in CHANGING)
+        except (Busy, TooLarge) as error:
+            await self.refuse(error)
 
     async def refuse(self, error: BaseException) -> None:
         """Answer with an error; one that is not ours is a defect and is logged."""
@@ -135,7 +188,7 @@ class Request:
             "Nats-Service-Error": sentence.encode("utf-8", "replace").decode()[:HEADER_TEXT_MAX]
             or known.code,
         }
-        await self._send(encode_error(self.kind, known), headers)
+        await self._send(encode_error(self.kind, known), headers, done=True)
 
     def fail(self, error: NatalogError) -> None:
         """Answer with an error, without waiting for it to be sent."""
@@ -144,25 +197,22 @@ class Request:
             _SENDING.add(task)
             task.add_done_callback(_SENDING.discard)
 
-    async def _send(self, payload: bytes, headers: dict[str, str]) -> None:
+    async def _send(self, payload: bytes, headers: dict[str, str], *, done: bool) -> None:
+        """Publish the answer; `Busy` or `TooLarge` for a large one, unless all is ``done``."""
         if self.answered or not self.message.reply:
+            self.answered = True
+            return
+        if self._door is not None and len(payload) > self.port.payload_room:
+            self._door.parts.send(self.message.reply, payload, headers, done=done)
             self.answered = True
             return
         self.answered = True
         try:
-            if len(payload) <= self.port.payload_room:
-                await self.port.publish(self.message.reply, payload, headers=headers)
-                return
-            size = min(PART_BYTES, self.port.payload_room)
-            count = -(-len(payload) // size)
-            for part in range(count):
-                headers["Natalog-Part"] = f"{part + 1}/{count}"
-                piece = payload[part * size : (part + 1) * size]
-                await self.port.publish(self.message.reply, piece, headers=headers)
-                await asyncio.sleep(0)
+            await self.port.publish(self.message.reply, payload, headers=headers)
         except NatalogError as error:
             log.warning("an answer on %s was lost: %s", self.message.subject, error.message)
 
 
+_UNREAD: Final = object()
 _SENDING: set[asyncio.Task[None]] = set()
 """Answers on their way; the loop itself keeps only weak references to tasks."""

@@ -28,15 +28,17 @@ from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
 from natalog.actors.http import HttpServer
 from natalog.actors.hub import Hub
+from natalog.actors.intake import IN_THREAD_BYTES, Intake, check_tokens
 from natalog.actors.merges import Merger, is_planned
 from natalog.actors.metrics import Metrics, State
 from natalog.actors.names import MAIN_BRANCH, NOBODY, Names, check_name
 from natalog.actors.nats_port import Message, NatsPort
 from natalog.actors.nats_server import NatsServer
-from natalog.actors.payload import field_name
+from natalog.actors.parts import Parts
+from natalog.actors.payload import field_name, fields_of
 from natalog.actors.query import QueryActor
 from natalog.actors.requests import Request
-from natalog.actors.runtime import Actor, Runtime
+from natalog.actors.runtime import Actor, Runtime, as_natalog
 from natalog.actors.sampler import Sampler
 from natalog.actors.services_api import ServicesApi
 from natalog.actors.transactor import told
@@ -88,6 +90,8 @@ class Service:
         self.id = uuid4().hex[:22]
         self.port = port
         self.names = Names(config.prefix)
+        self.intake = Intake(self.names)
+        self.parts = Parts(port)
         self.runtime = runtime
         self.server = server
         self._subscriptions: list[Any] = []
@@ -144,7 +148,9 @@ class Service:
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
         self.admin: AdminActor | None = None
         self.gc: GcActor | None = None
-        self.api = ServicesApi(port, self.id, self._endpoints())
+        endpoints = self._endpoints()
+        self._served = {"cancel", "more", *(name for name, _, _ in endpoints)}
+        self.api = ServicesApi(port, self.id, endpoints)
         self._http: HttpServer | None = None
 
     # --- life --------------------------------------------------------------------------------
@@ -182,11 +188,11 @@ class Service:
             take = self._takers()[name]
             handler = self._handler(take)
             self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
-        if role in ("all", "query"):
-            # whichever process runs the read: all of them hear it
-            handler = self._handler(self.query.cancel)
-            subject = self.names.any_branch("cancel")
-            self._subscriptions.append(await self.port.subscribe(subject, handler))
+        await self.parts.start()
+        # whichever process runs the read or sends its answer: all of them hear it
+        for name, take in (("cancel", self._cancel), ("more", self._more)):
+            subject = self.names.any_branch(name)
+            self._subscriptions.append(await self.port.subscribe(subject, self._handler(take)))
         await self.api.start()
         if self.config.metrics_port is not None:
             self._http = HttpServer(
@@ -212,6 +218,7 @@ class Service:
             await self.port.unsubscribe(subscription)
         await self.query.stop()
         await self.runtime.stop()
+        await self.parts.stop()
         if self._answering:
             await asyncio.wait(self._answering, timeout=1)
 
@@ -258,21 +265,48 @@ class Service:
 
     def _handler(self, take: Take) -> Callable[[Message], None]:
         def handle(message: Message) -> None:
-            database, branch, endpoint = self.names.parse(message.subject)
-            request = Request(self.port, message, database, branch, endpoint)
-            self.api.count(endpoint)
+            place = self.intake.place(message, self._served)
+            if place is None:
+                return
+            request = Request(self.port, message, *place, self)
+            self.api.count(request.endpoint)
             try:
+                check_tokens(request.database, request.branch)
+                request.enter()
                 take(request)
             except NatalogError as error:
                 request.fail(error)
+            except Exception as error:
+                log.exception("%s failed", message.subject)
+                request.fail(as_natalog(error))
 
         return handle
+
+    def _cancel(self, request: Request) -> None:
+        self.query.cancel(request, self.parts.cancel)
+
+    def _more(self, request: Request) -> None:
+        self.parts.more(fields_of(request.body(), ("id", "part"), "more").get("id"))
+        request.answered = True
 
     def _inspect(self, request: Request) -> None:
         self._spawn(self.inspector.serve(request))
 
     def _merge(self, request: Request) -> None:
         """A merge is a transaction of the branch that its body names."""
+        if len(request.message.data) < IN_THREAD_BYTES:
+            self._merge_decoded(request)
+        else:
+            self._spawn(self._merge_later(request))
+
+    async def _merge_later(self, request: Request) -> None:
+        try:
+            await request.prepare()
+            self._merge_decoded(request)
+        except Exception as error:
+            await request.refuse(error)
+
+    def _merge_decoded(self, request: Request) -> None:
         body = request.body()
         named = None
         if isinstance(body, dict):
@@ -320,7 +354,13 @@ class Service:
         task.add_done_callback(self._answering.discard)
 
     def _on_changed(self, message: Message) -> None:
-        event, database, *branch = message.data.decode("utf-8", "replace").split(" ")
+        event, _, place = message.data.decode("utf-8", "replace").partition(" ")
+        database, *branch = place.split(" ")
+        try:
+            for token in (database, *branch):
+                check_name(token)
+        except InvalidName:
+            return
         if database not in self._counting:
             self._counting.add(database)
             self._spawn(self._count_branches(database))
@@ -345,7 +385,10 @@ class Service:
             log.warning("%s could not be looked at: %s", database, error.message)
 
     def _on_ingest(self, message: Message) -> None:
-        key = self.names.parse(message.subject)[:2]
+        place = self.intake.place(message, ("tx",))
+        if place is None:
+            return
+        key = place[:2]
         if self.hub.opened(*key) is None:
             self._spawn(self._wake(*key, message.reply))
 

@@ -22,6 +22,7 @@ from anyio import to_thread
 from natalog.actors.archive import Archive
 from natalog.actors.catalog import Catalog, Process, record_of
 from natalog.actors.ingest import Ingested, IngestReader
+from natalog.actors.intake import IN_THREAD_BYTES
 from natalog.actors.log import BranchLog, Position
 from natalog.actors.metrics import OUTCOMES, Metrics
 from natalog.actors.names import Names
@@ -66,8 +67,6 @@ from natalog.core.values import Keyword, Symbol, ms_instant
 log = logging.getLogger("natalog.transactor")
 
 TX_INSTANT = Keyword("db/txInstant")
-IN_THREAD_BYTES = 64 * 1024
-"""A transaction of this size would hold up the event loop; it is processed in a thread."""
 TURN_S = 0.004
 """After this long the event loop gets a turn between two transactions."""
 FENCED_ATTEMPTS = 5
@@ -83,6 +82,7 @@ class Submission(Protocol):
     """A transaction that came in: as a request or from the ingest stream."""
 
     def body(self) -> Any: ...
+    async def prepare(self) -> None: ...
     def header(self, name: str) -> str | None: ...
     def check_deadline(self) -> None: ...
 
@@ -278,6 +278,7 @@ class Transactor(Actor):
             ident: str | None = None
             try:
                 one.check_deadline()
+                await one.prepare()
                 wish = read_transaction(one)
                 ident = wish.ident
                 known = ident is not None and (ident in self.state.ids or ident in by_id)

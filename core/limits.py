@@ -79,6 +79,14 @@ LEAF_ROWS_MAX = 2048
 """Rows of an index leaf; a fuller one splits."""
 
 # --- actors --------------------------------------------------------------------------------------
+REQUESTS_WAITING_MAX = 8192
+"""Requests without an answer in one process; those that read and those that change each."""
+REQUESTS_WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of their payloads."""
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+"""Bytes of one answer."""
+ANSWERS_BYTES_MAX = 512 * 1024 * 1024
+"""Bytes of large answers that are on their way at the same time."""
 MAILBOX_MESSAGES_MAX = 4096
 """Messages that wait in one actor's mailbox before senders hear ``Busy``."""
 ASK_TIMEOUT_S = 30.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ CANCEL = "cancel"
 
 RETRYABLE = (Busy, CommitUnknown, Fenced, Unavailable, DeadlineExceeded)
 """Errors after which the same request may be sent again, if applying it twice does no harm."""
+REFUSED = (Busy,)
+"""Errors after which any request may be sent again: nothing was done."""
 
 
 class Repeat(NamedTuple):
@@ -36,8 +39,12 @@ class Repeat(NamedTuple):
     """How long one attempt waits for its answer."""
     unserved_s: float
     """How long to wait for somebody to serve the subject."""
+    after: tuple[type[NatalogError], ...] = RETRYABLE
+    """After which errors."""
 
 
+ONCE = Repeat(attempt_s=float("inf"), unserved_s=0.0, after=REFUSED)
+"""Something that must not happen twice."""
 READ = Repeat(attempt_s=float("inf"), unserved_s=0.0)
 WRITE = Repeat(attempt_s=10.0, unserved_s=5.0)
 """A transaction with an id: also waits for a standby transactor to take over."""
@@ -76,17 +83,15 @@ class Session:
     ) -> Answer:
         """Send ``body``, return the answer, raise the error that the service describes.
 
-        ``repeat``: the request may be applied twice without harm, so that it is sent again after
-        errors that pass (a full mailbox, a lost connection, a change of the transactor).
+        A request that a full service refused is sent again until it is let in or the time is up.
+        ``repeat``: it may be applied twice without harm, so that it is sent again after other
+        errors that pass, too (a lost connection, a change of the transactor).
         """
         limit = self.timeout.request_s if timeout_s is None else timeout_s
         # nothing is said by leaving it out, except that nil is no entity
         payload = pack({k: v for k, v in body.items() if v is not None or k in _NIL_COUNTS})
-        if repeat is None:
-            return await self._once(subject, payload, limit)
-        if repeat is READ:
-            return await self._until(subject, payload, limit, repeat, self._cancels(subject))
-        return await self._until(subject, payload, limit, repeat)
+        on_cancel = self._cancels(subject) if repeat is READ else None
+        return await self._until(subject, payload, limit, repeat or ONCE, on_cancel)
 
     def _cancels(self, subject: str) -> Callable[[str], None]:
         """What tells the service that nobody waits for a read any more."""
@@ -127,12 +132,13 @@ class Session:
         while True:
             try:
                 return await self._once(subject, payload, min(left, repeat.attempt_s), on_cancel)
-            except RETRYABLE as error:
+            except repeat.after as error:
                 spent = time.monotonic() - began
                 unserved = isinstance(error, Unavailable) and error.data.get("delivered") is False
                 patience = min(limit_s, repeat.unserved_s) if unserved else limit_s
                 hint = error.data.get("retry_after_ms")
                 pause = max(backoff, hint / 1000 if isinstance(hint, (int, float)) else 0)
+                pause *= 1 + random.random() / 2  # not all of them again at the same time
                 if spent + pause >= patience:
                     raise
             await asyncio.sleep(pause)

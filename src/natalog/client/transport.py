@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from natalog.client.timeouts import Timeout
 from natalog.connection.access import Access, check_prefix, shown_url
 from natalog.connection.client import NatsClient, Violation
+from natalog.core.codec import pack
 from natalog.core.errors import (
     CodecError,
     DeadlineExceeded,
@@ -33,6 +34,7 @@ from natalog.core.errors import (
 
 DEFAULT_INBOX = "_INBOX"
 PART_HEADER = "Natalog-Part"
+MORE_HEADER = "Natalog-More"
 BASIS_HEADER = "Natalog-Basis"
 ERROR_HEADER = "Nats-Service-Error"
 
@@ -428,8 +430,13 @@ class Transport:
 
     async def _on_reply(self, msg: Msg) -> None:
         waiter = self._waiting.get(msg.subject.rpartition(".")[2])
-        if waiter is not None:
-            waiter.take(msg)
+        if waiter is None:
+            return
+        waiter.take(msg)
+        more = (msg.headers or {}).get(MORE_HEADER)
+        if more is not None:  # the service sends the next parts when it knows that we have these
+            where = f"{waiter.subject.rpartition('.')[0]}.more"
+            self.tell(where, pack({"id": more, "part": (msg.headers or {}).get(PART_HEADER)}))
 
     async def _on_error(self, error: Exception) -> None:
         if not isinstance(self._last_error, nats.errors.Error):  # what a server says tells most
