@@ -22,6 +22,7 @@ from natalog.client.transport import Transport
 from natalog.core.codec import pack, unpack
 from natalog.core.errors import (
     Busy,
+    CommitUnknown,
     CodecError,
     DeadlineExceeded,
     TooLarge,
@@ -201,10 +202,18 @@ async def test_a_transaction_with_an_id_is_sent_again(tmp_path: Path) -> None:
 
 async def test_a_transaction_without_an_id_is_sent_once(tmp_path: Path) -> None:
     async with connected(tmp_path) as (_, transport):
-        client, service = await _client(transport, Busy("full", retry_after_ms=10))
-        with pytest.raises(Busy):
+        client, service = await _client(transport, CommitUnknown("lost"))
+        with pytest.raises(CommitUnknown):
             await client.database("people").transact([])
         assert len(service.seen) == 1
+
+
+async def test_what_a_full_service_did_not_take_is_sent_again(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, transport):
+        report = {"tx": 5, "tx_data": [], "tempids": {}, "tx_meta": {}}
+        client, service = await _client(transport, Busy("full", retry_after_ms=10), report)
+        assert (await client.database("people").transact([])).tx == 5
+        assert len(service.seen) == 2
 
 
 async def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
