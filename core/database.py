@@ -14,6 +14,7 @@ from uuid import UUID
 
 import numpy as np
 
+from natalog.core import datoms as access
 from natalog.core.config import DatabaseConfig
 from natalog.core.errors import (
     EntityIdMissing,
@@ -97,7 +98,8 @@ class Database:
     @property
     def is_current(self) -> bool:
         """Whether this is the plain value, neither as-of nor since nor history."""
-        return self.window.is_current
+        window = self.window
+        return window is CURRENT or window.is_current
 
     @property
     def is_history(self) -> bool:
@@ -294,25 +296,18 @@ class Database:
         index = self.indexes.get(attr)
         if index is None:
             return []
+        kind, pool = index.kind, self.pool
         if self.window is CURRENT:
-            rows = index.aevt.with_first(e)
-            if rows.shape[1] > 1:
-                rows = rows[:, rows[3] == OPEN]
-            count = rows.shape[1]
-            if count == 1:  # most facts are the only one of their kind
-                if rows[3, 0] != OPEN:
-                    return []
-                return [(decode_one(int(rows[1, 0]), index.kind, self.pool), int(rows[2, 0]))]
-            if not count:
-                return []
-        found = self.scan_entity(attr, e)
-        if not len(found.e):
+            found = index.aevt.open_of(e)
+            if len(found) < 2 or kind != "code":  # codes do not order as their values do
+                return [(decode_one(entry, kind, pool), tx) for entry, tx in found]
+        facts = self.scan_entity(attr, e)
+        if not len(facts.e):
             return []
-        values = decode(found.v, index.kind, self.pool)
-        pairs = list(zip(values, found.tx.tolist(), strict=True))
-        if len(pairs) > 1 and index.kind == "code":
-            order = order_of(found.v, index.kind, self.pool)
-            pairs = [pairs[spot] for spot in np.lexsort((found.tx, order)).tolist()]
+        pairs = list(zip(decode(facts.v, kind, pool), facts.tx.tolist(), strict=True))
+        if len(pairs) > 1 and kind == "code":
+            order = order_of(facts.v, kind, pool)
+            pairs = [pairs[spot] for spot in np.lexsort((facts.tx, order)).tolist()]
         return pairs
 
     def values(self, e: int, attr: Keyword) -> list[Any]:
@@ -321,8 +316,7 @@ class Database:
 
     def attributes_of(self, e: int) -> list[Keyword]:
         """The attributes an entity visibly has, in keyword order."""
-        codes = self.entities.with_first(e)[1].tolist()
-        attrs = [self.pool.value(code) for code in codes]
+        attrs = [self.pool.value(code) for code in self.entities.seconds_of(e)]
         seen = [attr for attr in attrs if len(self.scan_entity(attr, e).e)]
         return sorted(seen, key=_keyword_order)
 
@@ -335,11 +329,7 @@ class Database:
         if entry is None:
             return []
         if self.window is CURRENT and index.avet is not None:
-            rows = index.avet.with_first(entry)
-            if not rows.shape[1]:
-                return []
-            current: list[int] = rows[1][rows[3] == OPEN].tolist()
-            return current
+            return [e for e, _ in index.avet.open_of(entry)]
         found: list[int] = self.scan_value(attr, entry).e.tolist()
         return found if self.window.is_current or len(found) < 2 else sorted(set(found))
 
@@ -354,7 +344,7 @@ class Database:
 
     def has_entity(self, e: int) -> bool:
         """Whether an entity has a visible fact."""
-        codes = self.entities.with_first(e)[1].tolist()
+        codes = self.entities.seconds_of(e)
         return any(len(self.scan_entity(self.pool.value(code), e).e) for code in codes)
 
     def attribute(self, attr: Keyword) -> Attribute | None:
@@ -423,33 +413,25 @@ class Database:
         self, index: str, components: Sequence[Any] = (), limit: int | None = None
     ) -> list[Datom]:
         """The datoms of ``"eavt"``, ``"aevt"`` or ``"avet"`` that begin with ``components``."""
-        from natalog.core.datoms import datoms
-
-        return datoms(self, index, components, limit)
+        return access.datoms(self, index, components, limit)
 
     def seek_datoms(
         self, index: str, components: Sequence[Any] = (), limit: int | None = None
     ) -> list[Datom]:
         """The datoms from the position of ``components`` to the end of the index."""
-        from natalog.core.datoms import seek_datoms
-
-        return seek_datoms(self, index, components, limit)
+        return access.seek_datoms(self, index, components, limit)
 
     def rseek_datoms(
         self, index: str, components: Sequence[Any] = (), limit: int | None = None
     ) -> list[Datom]:
         """The datoms from the position of ``components`` to the start of the index, descending."""
-        from natalog.core.datoms import rseek_datoms
-
-        return rseek_datoms(self, index, components, limit)
+        return access.rseek_datoms(self, index, components, limit)
 
     def index_range(
         self, attr: Keyword, start: Any = None, end: Any = None, limit: int | None = None
     ) -> list[Datom]:
         """The datoms of an indexed attribute with values from ``start`` to ``end``, inclusive."""
-        from natalog.core.datoms import index_range
-
-        return index_range(self, attr, start, end, limit)
+        return access.index_range(self, attr, start, end, limit)
 
     def kind(self, attr: Keyword) -> Any:
         """The encoding of an attribute's values."""

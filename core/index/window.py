@@ -89,7 +89,7 @@ def live_facts(rows: Ints, *, by_value: bool = False) -> Facts:
     if (count != 1 or ended[0] != OPEN) and count:
         live = ended == OPEN
         if not live.all():
-            rows = rows[:, live]
+            rows = rows.compress(live, axis=1)
     if by_value:
         return Facts(rows[1], rows[0], rows[2], None)
     return Facts(rows[0], rows[1], rows[2], None)

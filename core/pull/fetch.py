@@ -9,7 +9,7 @@ import numpy as np
 
 from natalog.core.database import Database
 from natalog.core.index.encoding import decode, decode_one, order_of
-from natalog.core.index.tree import OPEN
+from natalog.core.index.window import CURRENT
 from natalog.core.values import Keyword
 
 _BULK_ENTITIES_MIN: Final = 4
@@ -21,22 +21,16 @@ _NONE: Final[tuple[Any, ...]] = ()
 
 def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
     """The visible values of an attribute of one entity, in index order."""
-    if not db.is_current:
+    if db.window is not CURRENT:
         return db.values(e, attr)
     index = db.indexes.get(attr)
     if index is None:
         return _NONE
-    _, entries, _, ended = index.aevt.with_first(e).tolist()
-    if len(entries) == 1:
-        return [decode_one(entries[0], index.kind, db.pool)] if ended[0] == OPEN else _NONE
-    if index.kind == "code" and ended.count(OPEN) > 1:
-        return db.values(e, attr)  # codes do not order as their values do
+    found = index.aevt.open_of(e)
     kind, pool = index.kind, db.pool
-    return [
-        decode_one(entry, kind, pool)
-        for entry, end in zip(entries, ended, strict=True)
-        if end == OPEN
-    ]
+    if len(found) > 1 and kind == "code":
+        return db.values(e, attr)  # codes do not order as their values do
+    return [decode_one(entry, kind, pool) for entry, _ in found]
 
 
 def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[Any]]:
@@ -78,7 +72,7 @@ def holders_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Seque
 
 def attributes_of(db: Database, e: int) -> list[Keyword]:
     """The attributes an entity has or once had, in keyword order."""
-    attrs: list[Keyword] = list(map(db.pool.value, db.entities.with_first(e)[1].tolist()))
+    attrs: list[Keyword] = list(map(db.pool.value, db.entities.seconds_of(e)))
     if len(attrs) > 1:
         attrs.sort(key=_sort)
     return attrs
@@ -107,7 +101,7 @@ def attributes_many(db: Database, eids: Sequence[int]) -> dict[Keyword, list[int
             found[code] = part.tolist()
     else:
         for spot, e in enumerate(eids):
-            for code in db.entities.with_first(e)[1].tolist():
+            for code in db.entities.seconds_of(e):
                 found.setdefault(code, []).append(spot)
     named = [(db.pool.value(code), spots) for code, spots in found.items()]
     named.sort(key=lambda pair: pair[0].sort)

@@ -25,8 +25,9 @@ from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_options import UNSET, with_options
 from natalog.core.query.parse_rules import check_rules, parse_rules
 from natalog.core.query.plan import Plan
+from natalog.core.query.point import UNFIT, point_rows
 from natalog.core.query.relation import UNIT, Relation, empty
-from natalog.core.query.result import QueryResult, answer
+from natalog.core.query.result import QueryResult, answer, shaped
 from natalog.core.query.ruleset import NO_RULES, ruleset_of
 from natalog.core.query.solve import check_bindable, solve
 from natalog.core.registry import EMPTY, Registry
@@ -56,8 +57,14 @@ def q(
 
     Raises `QueryError` of the kind that fits, before anything runs where it can.
     """
-    parsed = with_options(parse_query(query), limit, offset, order_by)
+    parsed = parse_query(query)
+    if limit is not UNSET or offset is not UNSET or order_by is not UNSET:
+        parsed = with_options(parsed, limit, offset, order_by)
     budget = Budget(expired, rows_max, fuel, plan)
+    if plan is None:
+        found = _point(parsed, inputs, budget)
+        if found is not None:
+            return found
     try:
         result = _run(parsed, inputs, functions, budget)
     except RecursionError:
@@ -65,6 +72,21 @@ def q(
     if plan is not None:
         plan.answer_rows = len(result.rows)
     return result
+
+
+def _point(query: Query, inputs: Sequence[Any], budget: Budget) -> QueryResult | None:
+    """The answer of a query that follows unique values to one row; None of any other."""
+    first = inputs[0] if inputs else None
+    if type(first) is not Database or len(inputs) != len(query.inputs):
+        return None
+    plan = analysis_of(query).point(query, first.schema)
+    if plan is None:
+        return None
+    rows = point_rows(plan, inputs)
+    if rows is UNFIT:
+        return None
+    budget.tick(len(plan.steps))
+    return shaped(query, rows, listed=bool(query.with_vars))
 
 
 def explain(query: Any, *inputs: Any, **options: Any) -> Plan:

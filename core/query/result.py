@@ -100,7 +100,7 @@ def _answer(ctx: Context, query: Query, found: Relation) -> QueryResult:
     pulls = any(isinstance(element, FindPull) for element in query.find)
     if not found.count and not pulls:
         ctx.tick(0)
-        return _shaped(query, [], listed=aggregates or bool(query.with_vars))
+        return shaped(query, [], listed=aggregates or bool(query.with_vars))
     if aggregates:
         columns = _grouped(ctx, query, found)
     else:
@@ -110,7 +110,7 @@ def _answer(ctx: Context, query: Query, found: Relation) -> QueryResult:
             columns.append(_element_values(ctx, query, element, found))
     rows = _rows(ctx, columns)
     listed = aggregates or pulls or bool(query.with_vars)
-    return _shaped(query, rows, listed=listed)
+    return shaped(query, rows, listed=listed)
 
 
 def _rows(ctx: Context, columns: list[list[Any]]) -> list[tuple[Any, ...]]:
@@ -220,7 +220,8 @@ def _aggregate(ctx: Context, name: str) -> Callable[..., Any]:
 # --- order, limit, shape -------------------------------------------------------------------------
 
 
-def _shaped(query: Query, rows: list[tuple[Any, ...]], *, listed: bool) -> QueryResult:
+def shaped(query: Query, rows: list[tuple[Any, ...]], *, listed: bool) -> QueryResult:
+    """Rows in the order, number and shape that a query asks for; ``listed``: never as a set."""
     if query.order_by is not None:
         for key in reversed(query.order_by):
             column = key.column

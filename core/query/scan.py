@@ -410,7 +410,7 @@ def _attributes(db: Database, bound: Relation, terms: Terms) -> list[Keyword]:
         entities = distinct.tolist() if len(distinct) <= _FEW else None
     if entities is None:
         return list(db.indexes)
-    codes = {code for e in entities for code in db.entities.with_first(e)[1].tolist()}
+    codes = {code for e in entities for code in db.entities.seconds_of(e)}
     return [db.pool.value(code) for code in sorted(codes)]
 
 
