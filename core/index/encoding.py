@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.limits import LONG_MAX, LONG_MIN
-from natalog.core.values import instant_ms, ms_instant
+from natalog.core.values import instant_ms, ms_instant, sort_key
 
 Kind = Literal["long", "double", "boolean", "instant", "code"]
 """The encoding of a value column."""
@@ -137,6 +137,16 @@ def decode(column: Ints, kind: Kind, pool: ValuePool) -> list[Any]:
         values = (column != 0).tolist()
     else:
         values = [_EPOCH + ms * _MS for ms in column.tolist()]
+    return values
+
+
+def in_order(values: list[Any], kind: Kind) -> list[Any]:
+    """A few values of an attribute in index order, from the order of their column entries."""
+    if kind == "code" and len(values) > 1:
+        if all(type(value) is str and value.isascii() for value in values):
+            values.sort()
+        else:
+            values.sort(key=sort_key)
     return values
 
 

@@ -8,10 +8,12 @@ from typing import Any, Final
 import numpy as np
 
 from natalog.core.database import Database
-from natalog.core.index.encoding import decode, decode_one, order_of
+from natalog.core.index.encoding import decode, decode_one, in_order, order_of
 from natalog.core.index.window import CURRENT
 from natalog.core.values import Keyword
 
+_ORDERED_MAX: Final = 64
+"""Values of an attribute that are put in order one by one; more are by their ranks."""
 _BULK_ENTITIES_MIN: Final = 4
 _ROWS_PER_ENTITY_MAX: Final = 256
 """A scan of an attribute pays when it has at most this many rows for each entity asked for."""
@@ -28,9 +30,11 @@ def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
         return _NONE
     found = index.aevt.open_of(e)
     kind, pool = index.kind, db.pool
-    if len(found) > 1 and kind == "code":
-        return db.values(e, attr)  # codes do not order as their values do
-    return [decode_one(entry, kind, pool) for entry, _ in found]
+    if len(found) == 1:
+        return [decode_one(found[0][0], kind, pool)]
+    if len(found) > _ORDERED_MAX and kind == "code":
+        return db.values(e, attr)
+    return in_order([decode_one(entry, kind, pool) for entry, _ in found], kind)
 
 
 def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[Any]]:
@@ -52,6 +56,24 @@ def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequen
         group = np.repeat(np.arange(len(counts)), counts)
         column = column[np.lexsort((order_of(column, index.kind, db.pool), group))]
     return _split(decode(column, index.kind, db.pool), counts)
+
+
+def singles_many(
+    db: Database, eids: Sequence[int], attr: Keyword
+) -> tuple[list[int] | None, list[Any]] | None:
+    """The positions in ``eids`` of entities with a value (None: all of them), and these values.
+
+    None in place of both unless many entities are asked for and none has several values.
+    """
+    index = db.indexes.get(attr)
+    if index is None or not _bulk(len(eids), len(index.aevt)):
+        return None
+    places = db.places(attr)
+    if not places.single:
+        return None
+    there, spots = places.of(np.array(eids, dtype=np.int64))
+    values = decode(db.scan(attr).v[spots], index.kind, db.pool)
+    return (None if there is None else there.tolist()), values
 
 
 def holders_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[int]]:

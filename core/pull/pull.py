@@ -16,6 +16,7 @@ from natalog.core.pull.fetch import (
     attributes_many,
     attributes_of,
     holders_many,
+    singles_many,
     values_many,
     values_of,
 )
@@ -140,6 +141,27 @@ class _Node:
         """Whether the entity is known to have facts."""
 
 
+def _put_singles(
+    spec: Spec,
+    attribute: Attribute | None,
+    nodes: list[_Node],
+    there: list[int] | None,
+    values: list[Any],
+) -> None:
+    """What `_Run._spec` does where no entity has several values, nor a reference."""
+    key, default = spec.key, spec.default
+    if there is not None:
+        if default is not MISSING:
+            for node in nodes:
+                node.out[key] = default
+        nodes = [nodes[spot] for spot in there]
+    if attribute is not None and attribute.many:
+        values = [[value] for value in values]
+    for node, value in zip(nodes, values, strict=True):
+        node.out[key] = value
+        node.found = True
+
+
 _Link = tuple[_Node, Spec, bool, list[_Node]]
 """A place in the result, whether it holds many, and the entities that belong there."""
 
@@ -238,6 +260,11 @@ class _Run:
         else:
             if not is_ref and (spec.sub is not None or spec.recursion is not None):
                 self._refuse(spec, attribute, eids)
+            if spec.sub is None and spec.recursion is None and not is_ref and spec.xform is None:
+                singles = singles_many(self.db, eids, spec.attr)
+                if singles is not None:
+                    _put_singles(spec, attribute, nodes, *singles)
+                    return
             found = values_many(self.db, eids, spec.attr)
         component = attribute is not None and attribute.component and is_ref
         many = not component if spec.reverse else attribute is not None and attribute.many
