@@ -163,7 +163,7 @@ def _resolve_column(
                     raise
             if found is None and name in ctx.scalars and not isinstance(value, Keyword):
                 found = db.entid_strict(value)
-        elif type(value) is int:
+        elif type(value) is int and LONG_MIN <= value <= LONG_MAX:
             found = value
         ids.append(-1 if found is None else found)
     table = np.array(ids, dtype=np.int64)[inverse]
