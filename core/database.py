@@ -178,18 +178,25 @@ class Database:
             return window
         found: Window | None = self._cache.get("window")
         if found is None:
-            table = self.instants()
             found = window
             if window.until_ms is not None:
-                spot = int(table.ms.searchsorted(window.until_ms, "right"))
-                last = int(table.txs[spot - 1]) if spot else 0
+                last = self._last_tx(window.until_ms)
                 found = replace(found, until_ms=None).until(tx=last)
             if window.after_ms is not None:
-                spot = int(table.ms.searchsorted(window.after_ms, "right"))
-                last = int(table.txs[spot - 1]) if spot else 0
+                last = self._last_tx(window.after_ms)
                 found = replace(found, after_ms=None).after(tx=last)
             self._cache["window"] = found
         return found
+
+    def _last_tx(self, ms: int) -> int:
+        """The last transaction not younger than ``ms``, where instants are in order; 0 if none."""
+        index = self.indexes.get(TX_INSTANT)
+        if index is not None and index.avet is not None and index.avet.open == index.avet.count:
+            row = index.avet.last_until(ms)
+            return 0 if row is None else row[1]
+        table = self.instants()
+        spot = int(table.ms.searchsorted(ms, "right"))
+        return int(table.txs[spot - 1]) if spot else 0
 
     def scan(self, attr: Keyword) -> Facts:
         """All visible facts of an attribute, ordered by entity.  Kept with this view."""

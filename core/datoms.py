@@ -267,7 +267,8 @@ def _entity_range(db: Database, start: int, end: int) -> list[Datom]:
     codes = np.unique(db.entities.between((start,), (end,))[1])
     attrs = sorted(db.pool.decode(codes).tolist())
     entities, values, txs, flags, attr_ranks, value_ranks = [], [], [], [], [], []
-    window, instants = db._effective_window(), db.instants()
+    window = db._effective_window()
+    instants = db._instants_for(window)
     for rank, attr in enumerate(attrs):
         index = db.indexes[attr]
         rows = index.aevt.between((start,), (end,))

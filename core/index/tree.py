@@ -363,6 +363,14 @@ class RowTree:
         )
         return self._join(ours), self._join(others)
 
+    def last_until(self, k1: int) -> Row | None:
+        """The last row whose first column is ``k1`` or less.  O(log n)."""
+        number = bisect_left(self.fences, (k1 + 1,)) - 1
+        if number < 0:
+            return None
+        rows = self.leaves[number].load()
+        return tuple(rows[:, rows[0].searchsorted(k1, "right") - 1].tolist())
+
     def has(self, k1: int, k2: int) -> bool:
         """Whether a row with this key exists."""
         return bool(self.with_both(k1, k2).shape[1])

@@ -62,6 +62,11 @@ def test_changes_match_a_plain_list_and_leave_older_versions_alone(history: list
         assert rows_of(version.current()) == [row for row in rows if row[3] == OPEN]
         for k1 in range(13):
             assert rows_of(version.with_first(k1)) == [r for r in rows if r[0] == k1]
+            below = [r for r in rows if r[0] <= k1]
+            assert (
+                version.last_until(k1) == (rows_of(version.between((-1,), (k1,)))[-1:] or [None])[0]
+            )
+            assert (version.last_until(k1) or (None,))[:2] == (below[-1] if below else (None,))[:2]
         assert rows_of(version.with_both(3, 2)) == [r for r in rows if r[:2] == (3, 2)]
         assert version.distinct_first() == len({row[0] for row in rows})
 
