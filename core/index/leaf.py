@@ -29,6 +29,11 @@ class Summary(NamedTuple):
 class LeafSource(Protocol):
     """Where the rows of stored leaves are."""
 
+    @property
+    def place(self) -> int:
+        """The same number for sources that read from the same place, as long as both exist."""
+        ...
+
     def rows(self, name: str) -> Ints:
         """The rows of the segment ``name``.
 

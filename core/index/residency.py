@@ -100,7 +100,7 @@ class Residency:
         self._lock = Lock()
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._dead: deque[KeyedRef[int, Any]] = deque()
-        self._leaves: WeakValueDictionary[str, Leaf] = WeakValueDictionary()
+        self._leaves: WeakValueDictionary[tuple[int, str], Leaf] = WeakValueDictionary()
         self._tables: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self._bytes = 0
         self._hits = 0
@@ -109,16 +109,14 @@ class Residency:
 
     # --- leaves ------------------------------------------------------------------------------
 
-    def leaf(self, name: str) -> Leaf | None:
-        """The leaf of a segment, if one is known: databases that share segments share leaves."""
-        with self._lock:
-            return self._leaves.get(name)
-
     def shared(self, leaf: Leaf) -> Leaf:
-        """The leaf that is known of the same segment, else this one from now on."""
-        assert leaf.stored is not None
+        """The leaf that is known of the same segment, else this one from now on.
+
+        Databases that share segments share leaves; segments of two stores are never the same, as
+        each may lose its own.
+        """
         with self._lock:
-            return self._leaves.setdefault(leaf.stored.name, leaf)
+            return self._leaves.setdefault(_segment(leaf), leaf)
 
     def table(self, key: Hashable) -> Any:
         """The table that is known under a key that says all that is in it, or None."""
@@ -133,9 +131,8 @@ class Residency:
 
     def introduce(self, leaf: Leaf) -> None:
         """Count a leaf that is stored from now on; it may be evicted at once."""
-        assert leaf.stored is not None
         with self._lock:
-            self._leaves.setdefault(leaf.stored.name, leaf)
+            self._leaves.setdefault(_segment(leaf), leaf)
             if leaf.array is not None:
                 self._admit(leaf, leaf.array.nbytes)
 
@@ -246,3 +243,9 @@ class Residency:
                 resident.evict()
                 self._evictions += 1
             self._drop(key)
+
+
+def _segment(leaf: Leaf) -> tuple[int, str]:
+    """Where a leaf is stored: the place and the name."""
+    assert leaf.stored is not None
+    return (leaf.stored.source.place, leaf.stored.name)

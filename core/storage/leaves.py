@@ -75,6 +75,11 @@ class StoredLeaves:
     def __init__(self, source: SegmentSource) -> None:
         self.source = source
 
+    @property
+    def place(self) -> int:
+        """The identity of the source, which exists as long as this does."""
+        return id(self.source)
+
     def rows(self, name: str) -> Ints:
         """The rows of a leaf's segment; `SegmentMissing` or `SegmentCorrupt`."""
         return unpack_leaf(read(self.source, LEAF, name))

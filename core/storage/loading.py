@@ -162,7 +162,7 @@ class _Loading:
         return indexes
 
     def _tree(self, table: Table, width: int, *, coded: bool) -> RowTree:
-        key = (table, width, coded)
+        key = (self._leaves.place, table, width, coded)
         tree: RowTree | None = self._residency.table(key)
         if tree is None:
             tree = self._residency.shared_table(key, self._new_tree(table, width, coded))

@@ -193,7 +193,8 @@ class Snapshot:
                     residency.introduce(leaf)
             for tree, described in self._trees:
                 tree.described = described
-                residency.shared_table((described.table, tree.width, described.coded), tree)
+                key = (where.place, described.table, tree.width, described.coded)
+                residency.shared_table(key, tree)
                 tree.count_kept()
         return self._memo_after()
 

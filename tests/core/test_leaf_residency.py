@@ -25,6 +25,10 @@ class Shelf:
         self.held: dict[str, Ints] = {}
         self.reads = 0
 
+    @property
+    def place(self) -> int:
+        return id(self)
+
     def rows(self, name: str) -> Ints:
         self.reads += 1
         return self.held[name].copy()
@@ -219,15 +223,17 @@ def test_the_counters_say_what_happened(small_leaves: None) -> None:
 
 
 def test_leaves_of_one_segment_are_one_leaf(small_leaves: None) -> None:
-    residency = Residency(10**6)
-    tree = Shelf().store(big(80), residency)
+    shelf, residency = Shelf(), Residency(10**6)
+    tree = shelf.store(big(80), residency)
     first = tree.leaves[0]
     assert first.stored is not None
-    assert residency.leaf(first.stored.name) is first
-    name = first.stored.name
+    again = Leaf(None, first.stored)
+    assert residency.shared(again) is first
+    elsewhere = Leaf(None, first.stored._replace(source=Shelf()))
+    assert residency.shared(elsewhere) is elsewhere, "another store may lose what this one has"
     del first, tree
     gc.collect()
-    assert residency.leaf(name) is None
+    assert residency.shared(again) is again
 
 
 def test_threads_read_through_a_budget_of_almost_nothing(small_leaves: None) -> None:

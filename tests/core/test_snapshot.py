@@ -495,6 +495,20 @@ def test_a_damaged_segment_is_found_out() -> None:
         assert caught.value.data["segment"] == name
 
 
+def test_equal_segments_of_two_stores_are_kept_apart() -> None:
+    """Two databases with the same facts: one goes, the other stays readable."""
+    one, two, db = Store(), Store(), people(2_000)
+    snapshot, _, _ = one.write(db)
+    two.update(one)
+    residency = Residency(0)
+    first = load_snapshot(snapshot.manifest, one, residency)[0]
+    second = load_snapshot(snapshot.manifest, two, residency)[0]
+    one.clear()
+    same(db, second)
+    with pytest.raises(SegmentMissing):
+        first.scan(K("score"))
+
+
 def test_a_missing_segment_is_named() -> None:
     store, db = Store(), people(3_000)
     snapshot, _, _ = store.write(db)
