@@ -15,6 +15,8 @@ NOBODY: Final = "_"
 GONE: Final = "gone"
 PREPARED: Final = "prepared"
 COLLECTED: Final = "collected"
+SNAPSHOTS: Final = "snapshots"
+SEGMENTS: Final = "segments"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
@@ -76,6 +78,18 @@ class Names:
     def collected(self, database: str) -> str:
         return self.subject(database, NOBODY, COLLECTED)
 
+    def snapshots(self, database: str, lane: int) -> str:
+        """The subject of the list of a lane's snapshots."""
+        return self.subject(database, f"{NOBODY}{lane}", SNAPSHOTS)
+
+    def generations(self, database: str) -> str:
+        """The subject of the message that says where the segments of a database lie."""
+        return self.subject(database, NOBODY, SNAPSHOTS)
+
+    def segment(self, database: str, generation: int | str, name: str) -> str:
+        """The subject of one segment; generation and name may be wildcards."""
+        return f"{self.subject(database, NOBODY, SEGMENTS)}.{generation}.{name}"
+
     # Stream names may not hold dots; "=" is in no name, so that two streams never share one.
 
     def _stream(self, *words: str) -> str:
@@ -103,6 +117,18 @@ class Names:
 
     def collected_stream(self, database: str) -> str:
         return self._stream(database, NOBODY, COLLECTED)
+
+    def snapshots_stream(self, database: str) -> str:
+        return self._stream(database, NOBODY, SNAPSHOTS)
+
+    def segments_stream(self, database: str, generation: int) -> str:
+        return self._stream(database, NOBODY, f"{SEGMENTS}_{generation}")
+
+    def generation_of(self, database: str, stream: str) -> int | None:
+        """The generation of a stream of segments; None for any other stream."""
+        begin = self._stream(database, NOBODY, f"{SEGMENTS}_")
+        number = stream[len(begin) :]
+        return int(number) if stream.startswith(begin) and number.isdigit() else None
 
     def ingest_stream(self, database: str, branch: str) -> str:
         return self._stream(database, branch, "tx")

@@ -440,6 +440,7 @@ class NatsPort:
         payload: bytes,
         *,
         expected_last: int | None = None,
+        expected_last_of_subject: int | None = None,
         message_id: str | None = None,
         stream: str | None = None,
         timeout_s: float = API_TIMEOUT_S,
@@ -447,12 +448,15 @@ class NatsPort:
         """Publish into a stream and wait for its receipt.
 
         ``expected_last`` makes it a compare-and-set on the stream's last sequence: `JetStreamError`
-        with ``WRONG_LAST_SEQUENCE`` when somebody else has appended.  `DeadlineExceeded` means that
-        the outcome is unknown.
+        with ``WRONG_LAST_SEQUENCE`` when somebody else has appended; ``expected_last_of_subject``
+        on the last sequence of the subject, 0 for none.  `DeadlineExceeded` means that the outcome
+        is unknown.
         """
         headers: dict[str, str] = {}
         if expected_last is not None:
             headers["Nats-Expected-Last-Sequence"] = str(expected_last)
+        if expected_last_of_subject is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last_of_subject)
         if message_id is not None:
             headers["Nats-Msg-Id"] = message_id
         if stream is not None:

@@ -51,14 +51,23 @@ class StreamReader:
     """Messages of ``stream`` from ``start`` on, for ever, in order.
 
     ``gaps`` False: a missing sequence number is `LogCorrupt`.  True: messages may have been removed
-    from the stream.
+    from the stream.  ``headers_only``: without their data, whose size is in ``Nats-Msg-Size``.
     """
 
-    def __init__(self, port: NatsPort, stream: str, start: int = 1, *, gaps: bool = False) -> None:
+    def __init__(
+        self,
+        port: NatsPort,
+        stream: str,
+        start: int = 1,
+        *,
+        gaps: bool = False,
+        headers_only: bool = False,
+    ) -> None:
         self._port = port
         self._stream = stream
         self._next = start
         self._gaps = gaps
+        self._headers_only = headers_only
 
     async def messages(self, until: int | None = None) -> AsyncGenerator[list[Stored], None]:
         """Batches of at least one message; ends after sequence ``until`` when that is given.
@@ -68,7 +77,13 @@ class StreamReader:
         """
         suspicious = False
         while until is None or self._next <= until:
-            session = _Session(self._port, self._stream, self._next, live=until is None)
+            session = _Session(
+                self._port,
+                self._stream,
+                self._next,
+                live=until is None,
+                headers_only=self._headers_only,
+            )
             try:
                 await session.open()
             except ServiceError as error:
@@ -120,11 +135,14 @@ class StreamReader:
 class _Session:
     """One consumer and one inbox, until either is lost."""
 
-    def __init__(self, port: NatsPort, stream: str, start: int, *, live: bool) -> None:
+    def __init__(
+        self, port: NatsPort, stream: str, start: int, *, live: bool, headers_only: bool = False
+    ) -> None:
         self._port = port
         self._stream = stream
         self._start = start
         self._live = live
+        self._headers_only = headers_only
         self._name = f"r{uuid4().hex}"
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
         self._inbox = port.inbox()
@@ -146,6 +164,7 @@ class _Session:
                         "ack_policy": "none",
                         "mem_storage": True,
                         "num_replicas": 1,
+                        "headers_only": self._headers_only,
                         "inactive_threshold": int(CONSUMER_IDLE_S * _SECOND_NS),
                     },
                 },
