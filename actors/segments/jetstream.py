@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import anyio
@@ -59,35 +60,36 @@ class JetStreamShelf:
         self._wire.call(lambda port: port.stream_create(config))
 
     def get(self, generation: int, name: str) -> bytes | None:
+        return self._wire.call(lambda port: self._read(port, generation, name))
+
+    async def _read(self, port: NatsPort, generation: int, name: str) -> bytes | None:
         stream = self._names.segments_stream(self._database, generation)
         subject = self._names.segment(self._database, generation, name)
-
-        async def read(port: NatsPort) -> bytes | None:
-            for attempt in range(ATTEMPTS_MAX):
-                try:
-                    found = await port.read(stream, last_by_subject=subject)
-                    return None if found is None else found.data
-                except Unavailable:
-                    # a stream that was just made, or a server that was, does not answer at once
-                    if await port.stream_info(stream) is None or attempt + 1 == ATTEMPTS_MAX:
-                        return None
-                    await anyio.sleep(PAUSE_S)
-            raise AssertionError("unreachable")
-
-        return self._wire.call(read)
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                found = await port.read(stream, last_by_subject=subject)
+                return None if found is None else found.data
+            except Unavailable:
+                # a stream that was just made, or a server that was, does not answer at once
+                if await port.stream_info(stream) is None:
+                    return None
+                if attempt + 1 == ATTEMPTS_MAX:
+                    raise
+                await anyio.sleep(PAUSE_S)
+        raise AssertionError("unreachable")
 
     def put_many(self, generation: int, segments: Iterable[Segment]) -> int:
         travelling: deque[Future[int]] = deque()
         size = 0
         for batch in _batches(segments):
-            travelling.append(self._wire.submit(lambda port, batch=batch: self._put(port, generation, batch)))
+            travelling.append(self._wire.submit(partial(self._put, generation, batch)))
             if len(travelling) > BATCHES_MAX:
                 size += self._wire.wait(travelling.popleft())
         for future in travelling:
             size += self._wire.wait(future)
         return size
 
-    async def _put(self, port: NatsPort, generation: int, batch: list[Segment]) -> int:
+    async def _put(self, generation: int, batch: list[Segment], port: NatsPort) -> int:
         return sum(await asyncio.gather(*(self._put_one(port, generation, *one) for one in batch)))
 
     async def _put_one(self, port: NatsPort, generation: int, name: str, data: bytes) -> int:
@@ -171,19 +173,17 @@ class JetStreamShelf:
 
     def copy(self, source: int, target: int, names: Iterable[str]) -> None:
         async def one(port: NatsPort, name: str) -> None:
-            stream = self._names.segments_stream(self._database, source)
-            subject = self._names.segment(self._database, source, name)
-            found = await port.read(stream, last_by_subject=subject)
-            if found is not None:
-                await self._put_one(port, target, name, found.data)
+            data = await self._read(port, source, name)
+            if data is not None:
+                await self._put_one(port, target, name, data)
 
-        async def many(port: NatsPort, batch: list[str]) -> None:
+        async def many(batch: list[str], port: NatsPort) -> None:
             await asyncio.gather(*(one(port, name) for name in batch))
 
         wanted = list(names)
         for start in range(0, len(wanted), IN_FLIGHT):
             batch = wanted[start : start + IN_FLIGHT]
-            self._wire.call(lambda port, batch=batch: many(port, batch))
+            self._wire.call(partial(many, batch))
 
     def generations(self) -> Mapping[int, int]:
         pattern = self._names.segment(self._database, "*", "*")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from natalog.actors.segments.shelf import GenerationGone, Segment
@@ -20,6 +20,9 @@ from natalog.core.errors import InvalidConfig, ServerFailed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 IN_FLIGHT: Final = 16
 """Objects that are written or copied at a time: a bucket answers in tens of milliseconds."""
@@ -33,12 +36,11 @@ class ObjectShelf:
     """The segments of one database under ``url/<prefix>/<database>``."""
 
     def __init__(self, url: str, prefix: str, database: str) -> None:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        self.kind = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        self.kind = public(url)
         self._base = f"{prefix}/{database}"
         self._store = open_store(url)
         self._directory: Path | None = None
+        parts = urlsplit(url)
         if parts.scheme == "file":
             self._directory = Path(unquote(parts.path)) / prefix / database
 
@@ -144,6 +146,13 @@ class ObjectShelf:
                     continue
 
 
+def public(url: str) -> str:
+    """A URL without what may be secret in it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+
+
 def open_store(url: str) -> ObjectStore:
     """The object store of a URL.
 
@@ -167,10 +176,10 @@ def open_store(url: str) -> ObjectStore:
         ) from error
 
 
-def _pooled(work: Any, items: Iterable[Any]) -> Iterator[Any]:
+def _pooled(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """The results of ``work``, `IN_FLIGHT` at a time, in no order; ``items`` is read as needed."""
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="natalog-segments") as pool:
-        running: set[Future[Any]] = set()
+        running: set[Future[B]] = set()
         for item in items:
             running.add(pool.submit(work, item))
             if len(running) > IN_FLIGHT:

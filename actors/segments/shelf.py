@@ -101,9 +101,7 @@ class MemoryShelf:
 
     def generations(self) -> Mapping[int, int]:
         with self._lock:
-            return {
-                number: sum(map(len, held.values())) for number, held in self._held.items()
-            }
+            return {number: sum(map(len, held.values())) for number, held in self._held.items()}
 
     def drop(self, generation: int) -> None:
         with self._lock:

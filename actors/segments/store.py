@@ -24,12 +24,13 @@ from natalog.actors.failpoints import failpoint
 from natalog.actors.pointers import Pointers, Superseded
 from natalog.actors.segments.shelf import GenerationGone, Segment, Shelf
 from natalog.core.codec import pack, unpack
-from natalog.core.errors import LogCorrupt, NatalogError
+from natalog.core.errors import NatalogError
 
 log = logging.getLogger("natalog.segments")
 
 VERSION: Final = 1
 CLAIM_ATTEMPTS_MAX: Final = 20
+UNREADABLE_EPOCH: Final = 2**32
 FAILPOINTS: Final = (
     "compact.claimed",
     "compact.copied",
@@ -88,18 +89,16 @@ class SegmentStore:
         try:
             version, kind, epoch, current, claimed, retired = unpack(pointer.data)
             if version != VERSION:
-                raise LogCorrupt(
-                    f"The list of generations of {self.database} has version {version!r}."
-                )
+                raise ValueError(f"version {version!r}")
             found = Generations(
                 kind, epoch, current, claimed, tuple((a, b) for a, b in retired), pointer.version
             )
         except (NatalogError, TypeError, ValueError) as error:
-            raise LogCorrupt(
-                f"The list of generations of {self.database} cannot be read; everything in the "
-                f"snapshots of a database can be made again from its log.",
-                database=self.database,
-            ) from error
+            # everything can be made again from the log; no snapshot has this epoch
+            log.error("where the segments of %s lie cannot be read: %s", self.database, error)
+            claimed = max(self._shelf.generations(), default=0)
+            epoch = UNREADABLE_EPOCH + pointer.version
+            return Generations(self._shelf.kind, epoch, 0, claimed, (), pointer.version)
         if kind == self._shelf.kind:
             return found
         # The service keeps its segments elsewhere now: what lies there counts no longer.
