@@ -21,7 +21,8 @@ from natalog.actors.lines import Line, Lines
 from natalog.actors.log import BranchLog, PlacedBlock, Position, no_log
 from natalog.actors.names import Names, check_name
 from natalog.actors.nats_port import NatsPort
-from natalog.actors.state import BranchState, Commits
+from natalog.actors.state import BranchState
+from natalog.actors.tables import Commits
 from natalog.core.beginning import Base, base_of
 from natalog.core.database import Database
 from natalog.core.errors import (

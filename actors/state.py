@@ -6,10 +6,7 @@ readers take its `db`, which never changes under them.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -17,6 +14,7 @@ from uuid import UUID
 import anyio
 
 from natalog.actors.log import PlacedBlock, Position
+from natalog.actors.tables import Commits, Idents, Place
 from natalog.core.apply import apply_changes
 from natalog.core.beginning import Base, base_of, begun
 from natalog.core.config import DatabaseConfig
@@ -47,83 +45,15 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the outcome of a transaction with an id is kept: block and entry."""
+class Moment:
+    """A state as it was after one block: its value, and how far its tables went."""
 
-    seq: int
-    entry: int
-
-
-class Commits:
-    """The commits of one log in order: 32 bytes each, and the parents that are not the last one.
-
-    Every commit but the first has the one before it as its first parent.
-    """
-
-    def __init__(self) -> None:
-        self._ids = bytearray()
-        self._txs = array("q")
-        self._instants = array("q")
-        self._more: dict[int, tuple[UUID, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self._txs)
-
-    def add(
-        self, commit: UUID, tx: int, parents: Sequence[UUID], instant_ms: int | None = None
-    ) -> None:
-        """``instant_ms``: of the transaction or, without one, of the commit."""
-        spot = len(self._txs)
-        more = tuple(parents[1:] if spot else parents)
-        if more:
-            self._more[spot] = more
-        self._ids += commit.bytes
-        self._instants.append(0 if instant_ms is None else instant_ms)
-        self._txs.append(tx)
-
-    @property
-    def first(self) -> UUID:
-        """The commit that the log begins with."""
-        return self.id(0)
-
-    def id(self, spot: int) -> UUID:
-        """The commit at a place, counted from 0 at the beginning of the log."""
-        return UUID(bytes=bytes(self._ids[16 * spot : 16 * spot + 16]))
-
-    def tx(self, spot: int) -> int:
-        return self._txs[spot]
-
-    def instant_ms(self, spot: int) -> int:
-        return self._instants[spot]
-
-    def parents(self, spot: int) -> tuple[UUID, ...]:
-        more = self._more.get(spot, ())
-        return (self.id(spot - 1), *more) if spot else more
-
-    @property
-    def foreign(self) -> Iterator[UUID]:
-        """Parents that need not stand in this log."""
-        for parents in list(self._more.values()):
-            yield from parents
-
-    def find(self, commit: UUID) -> int | None:
-        """The place of a commit, sought from the newest on; O(n), but as fast as memory."""
-        wanted, end = commit.bytes, len(self._ids)
-        while (at := self._ids.rfind(wanted, 0, end)) >= 0:
-            if at % 16 == 0:
-                return at // 16
-            end = at + 15
-        return None
-
-    def find_tx(self, tx: int) -> int | None:
-        """The place of a transaction's commit.  Transactions ascend; O(log n)."""
-        spot = bisect_left(self._txs, tx)
-        return spot if spot < len(self._txs) and self._txs[spot] == tx else None
-
-    def find_instant(self, ms: int) -> int | None:
-        """The place of the newest commit that is not younger than an instant."""
-        spots = range(len(self._txs) - 1, -1, -1)
-        return next((spot for spot in spots if self._instants[spot] <= ms), None)
+    db: Database
+    position: Position
+    commits: int = 0
+    ids: int = 0
+    ingest_seq: int = 0
+    changes: int = 0
 
 
 class LineEnded(BranchNotFound):
@@ -152,6 +82,7 @@ class BranchState:
     ``base``: the value that a log begins with when it does not begin with nothing; to be set
     before the first block is folded.  ``wanted``: commits at which branches begin; their values
     are kept in ``forks`` when they pass by.  ``used``: whether somebody asked for it lately.
+    ``changes``: how many facts were asserted, retracted and purged since the log began.
     """
 
     def __init__(self, database: str, branch: str, lane: int = 0) -> None:
@@ -167,10 +98,12 @@ class BranchState:
         self.db: Database = Database.empty(DatabaseConfig())
         self.position = Position()
         self.created_ms: int | None = None
-        self.ids: dict[str, Place] = {}
+        self.ids = Idents()
         self.ingest_seq = 0
         self.commits = Commits()
+        self.changes = 0
         self.first_hash = ""
+        self._moment = Moment(self.db, self.position)
         self._held: OrderedDict[int, Database] = OrderedDict()
         self.failure: NatalogError | None = None
         self._changed = anyio.Event()
@@ -219,7 +152,7 @@ class BranchState:
             self.note(entry, record.id, Place(placed.seq, spot))
             if record.is_commit:
                 instant = placed.time_ms if record.instant_ms is None else record.instant_ms
-                self.commits.add(commit, record.tx, record.parents, instant)
+                self.committed(record, commit, instant)
             if commit in self.wanted:
                 self.forks[commit] = db
             applied.append(Applied(record, commit, before, db))
@@ -269,10 +202,15 @@ class BranchState:
         self.lane = record.lane
         return replace(value, commit_id=commit)
 
+    def committed(self, record: TxRecord, commit: UUID, instant_ms: int | None) -> None:
+        """Remember a commit; ``instant_ms``: its transaction's or, without one, its own."""
+        self.commits.add(commit, record.tx, record.parents, instant_ms)
+        self.changes += len(record.datoms) + record.purged
+
     def note(self, entry: Entry, ident: str | None, place: Place) -> None:
         """Remember the id and the ingest position of an entry."""
         if ident is not None:
-            self.ids.setdefault(ident, place)
+            self.ids.note(ident, place)
         if entry.ingest_seq is not None:
             self.ingest_seq = max(self.ingest_seq, entry.ingest_seq)
 
@@ -280,6 +218,13 @@ class BranchState:
         """Take over the value after a block."""
         self.db = db
         self.position = position
+        self._moment = Moment(
+            db, position, len(self.commits), len(self.ids), self.ingest_seq, self.changes
+        )
+
+    def moment(self) -> Moment:
+        """The state after its last block.  Safe to ask while another thread folds."""
+        return self._moment
 
     @property
     def waiting(self) -> int:

@@ -37,7 +37,8 @@ from natalog.actors.payload import (
 from natalog.actors.planned import Alone, Planned, Wish
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Ask, as_natalog
-from natalog.actors.state import BranchState, LineEnded, Place
+from natalog.actors.state import BranchState, LineEnded
+from natalog.actors.tables import Place
 from natalog.core.beginning import deleted_record
 from natalog.core.codec import pack
 from natalog.core.database import Database
@@ -374,12 +375,8 @@ class Transactor(Actor):
                 state.note(one.entry, one.ident, Place(at.seq, spot))
                 if one.record is not None and one.commit is not None:
                     instant = one.record.instant_ms
-                    state.commits.add(
-                        one.commit,
-                        one.record.tx,
-                        one.record.parents,
-                        time.time_ns() // 1_000_000 if instant is None else instant,
-                    )
+                    now = time.time_ns() // 1_000_000 if instant is None else instant
+                    state.committed(one.record, one.commit, now)
             state.advance(group[-1].after, at)
             state.announce()
             for one in group:
