@@ -24,7 +24,7 @@ from natalog.actors.failpoints import failpoint
 from natalog.actors.pointers import Pointers, Superseded
 from natalog.actors.segments.shelf import GenerationGone, Segment, Shelf
 from natalog.core.codec import pack, unpack
-from natalog.core.errors import NatalogError
+from natalog.core.errors import NatalogError, SegmentMissing
 
 log = logging.getLogger("natalog.segments")
 
@@ -109,7 +109,7 @@ class SegmentStore:
         found = self._generations = replace(wanted, version=version)
         return found
 
-    def _ensure(self) -> Generations:
+    def ready(self) -> Generations:
         """Where to write; the first generation is made when it is needed."""
         for _ in range(CLAIM_ATTEMPTS_MAX):
             found = self.generations(fresh=True)
@@ -136,6 +136,17 @@ class SegmentStore:
         raise Moved
 
     # --- reading -----------------------------------------------------------------------------
+
+    def segment(self, name: str) -> bytes:
+        """A segment as core reads it; `SegmentMissing` when it is nowhere."""
+        found = self.get(name)
+        if found is None:
+            raise SegmentMissing(
+                f"The segment {name} of {self.database} is missing.",
+                database=self.database,
+                segment=name,
+            )
+        return found
 
     def get(self, name: str) -> bytes | None:
         """A segment, verified; None when it is nowhere.
@@ -167,12 +178,12 @@ class SegmentStore:
         return None
 
     def missing(self, names: set[str]) -> set[str]:
-        """Which of ``names`` are not in the current generation."""
-        found = self.generations(fresh=True)
-        left = names - self._listed(found.current)
-        if left:  # others write too
-            left &= names - self._listed(found.current, fresh=True)
-        return left
+        """Which of ``names`` are not in the current generation, looked up anew."""
+        return names - self._listed(self.generations(fresh=True).current, fresh=True)
+
+    def known(self) -> set[str]:
+        """Segments that are in the current generation; others may be, too."""
+        return self._listed(self.generations().current)
 
     def _listed(self, generation: int, *, fresh: bool = False) -> set[str]:
         if not generation:
@@ -190,6 +201,12 @@ class SegmentStore:
         """The bytes of all generations."""
         return sum(self._shelf.generations().values())
 
+    def behind(self) -> int:
+        """The bytes of generations that do not count any more."""
+        current = self.generations().current
+        held = self._shelf.generations().items()
+        return sum(size for number, size in held if number != current)
+
     def sizes(self) -> dict[str, int]:
         """The bytes of every segment of the current generation."""
         found = self.generations(fresh=True)
@@ -202,7 +219,7 @@ class SegmentStore:
 
         Raises `Moved` when a compaction came in between.
         """
-        generation = self._ensure().current
+        generation = self.ready().current
         known = self._listed(generation)
         fresh: list[str] = []
 
@@ -221,14 +238,6 @@ class SegmentStore:
             if self._known[0] == generation:
                 self._known[1].update(fresh)
         return size
-
-    def restore(self, names: Iterable[str]) -> None:
-        """Bring segments into the current generation from those that were left behind."""
-        found = self.generations(fresh=True)
-        for name in names:
-            data = self._get(name, found)
-            if data is not None:
-                self.put_many([(name, data)])
 
     # --- freeing -----------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from natalog.actors.nats_port import CONNECT_TIMEOUT_S, NatsPort
+from natalog.connection.access import Access
 from natalog.core.errors import Unavailable
 
 log = logging.getLogger("natalog.segments")
@@ -33,11 +34,11 @@ class Wire:
     """Connects when it is first used; all methods are thread-safe."""
 
     def __init__(
-        self, url: str, *, name: str = "natalog-segments", options: Mapping[str, Any] | None = None
+        self, url: str, *, name: str = "natalog-segments", access: Access | None = None
     ) -> None:
         self._url = url
         self._name = name
-        self._options = options
+        self._access = access
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -104,7 +105,7 @@ class Wire:
         self._thread.start()
         self._loop = loop
         connecting = asyncio.run_coroutine_threadsafe(
-            NatsPort.connect(self._url, name=self._name, options=self._options), loop
+            NatsPort.connect(self._url, name=self._name, access=self._access), loop
         )
         try:
             self._port = self.wait(connecting, CONNECT_TIMEOUT_S + 1)

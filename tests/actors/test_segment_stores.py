@@ -173,17 +173,6 @@ def test_a_reader_has_the_time_of_grace(lab: Lab) -> None:
     assert reader.get(name) is None
 
 
-def test_what_is_left_behind_can_be_brought_along(lab: Lab) -> None:
-    store = lab.store()
-    made = segments(10)
-    store.put_many(made.items())
-    store.keep(set, grace_s=60)
-    store.restore(made)
-    assert not store.missing(set(made))
-    store.sweep()
-    assert {name: lab.store().get(name) for name in made} == made
-
-
 def test_what_is_pointed_to_during_a_compaction_stays(lab: Lab) -> None:
     store, writer = lab.store(), lab.store()
     made, late = segments(10), segments(5, salt="late")
