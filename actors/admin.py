@@ -85,6 +85,7 @@ class AdminActor(Actor):
         name = check_name(database_name(fields.get("database")))
         deleted = await self._catalog.delete(name)
         await self._hub.close(name)
+        await self._hub.snapshots.remove(name)
         return Struct(database=name, deleted=deleted)
 
     async def _branch(self, request: Request) -> Struct:

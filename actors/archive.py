@@ -6,6 +6,7 @@ logs are read when they are needed, and what was read is kept for a while.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from natalog.actors.lines import Line, Lines
 from natalog.actors.log import BranchLog, PlacedBlock, Position, no_log
 from natalog.actors.names import Names, check_name
 from natalog.actors.nats_port import NatsPort
+from natalog.actors.snapshots import Snapshots
 from natalog.actors.state import BranchState
 from natalog.actors.tables import Commits
 from natalog.core.beginning import Base, base_of
@@ -32,11 +34,15 @@ from natalog.core.errors import (
     InvalidTimePoint,
     LogCorrupt,
     NatalogError,
+    SegmentCorrupt,
+    SegmentMissing,
 )
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_COMMIT, TxRecord
 from natalog.core.values import Keyword, Symbol
 from natalog.core.versioning import CommitNode, Graph, history
+
+log = logging.getLogger("natalog.archive")
 
 HISTORY_ATTEMPTS: Final = 5
 CATCH_UP_ATTEMPTS: Final = 8
@@ -130,8 +136,10 @@ class Archive:
         lines: Lines,
         states: Callable[[], Iterable[BranchState]],
         refresh: Callable[[BranchState], Awaitable[None]] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         """``states``: of open branches; ``refresh`` brings one up to date with its log."""
+        self._snapshots = snapshots
         self._port = port
         self._names = names
         self._lines = lines
@@ -455,21 +463,18 @@ class Archive:
                 self._pinned.popitem(last=False)
 
     async def value(self, database: str, base: Base) -> Database:
-        """The value of a commit: from memory, or folded from its log."""
+        """The value of a commit: from memory, or folded from the snapshot before it."""
         found = self.at_hand(database, base)
         if found is not None:
             return found
         line = await self._lines.of_lane(database, base.lane)
         if line is None:
             raise _no_commit(base.commit)
-        scratch = BranchState(database, line.branch, line.lane)
-        branch_log = self._lines.log(line)
-        await self.begin(scratch, branch_log)
-        async with aclosing(branch_log.blocks()) as batches:
-            async for batch in batches:
-                found = await to_thread.run_sync(_fold_to, scratch, batch, base.commit)
-                if found is not None:
-                    break
+        try:
+            found = await self._folded(line, base)
+        except (SegmentMissing, SegmentCorrupt) as error:
+            log.warning("%s is read again: %s", database, error.message)
+            found = await self._folded(line, base)  # what is missing is known by now
         if found is None:
             raise _no_commit(base.commit)
         self._kept[database, base.lane, base.commit] = found
@@ -477,9 +482,31 @@ class Archive:
             self._kept.popitem(last=False)
         return found
 
-    async def begin(self, state: BranchState, branch_log: BranchLog) -> None:
-        """Give a state that has read nothing yet the value that its log begins with."""
-        if state.position.seq or state.base is not None or state.lane == 0:
+    async def _folded(self, line: Line, base: Base) -> Database | None:
+        """The value of a commit of a log; None when it is not there."""
+        scratch = BranchState(line.database, line.branch, line.lane)
+        branch_log = self._lines.log(line)
+        await self.begin(scratch, branch_log, base.tx)
+        if scratch.db.commit_id == base.commit:
+            return scratch.db
+        async with aclosing(branch_log.blocks(scratch.position)) as batches:
+            async for batch in batches:
+                found = await to_thread.run_sync(_fold_to, scratch, batch, base.commit)
+                if found is not None:
+                    return found
+        return None
+
+    async def begin(self, state: BranchState, branch_log: BranchLog, tx: int | None = None) -> None:
+        """Prepare a state that has read nothing yet for its log.
+
+        It is brought to the newest snapshot (that holds nothing after transaction ``tx``), or given
+        the value that its log begins with.
+        """
+        if state.position.seq or state.base is not None:
+            return
+        if self._snapshots is not None and await self._snapshots.restore(state, branch_log, tx=tx):
+            return
+        if state.lane == 0:
             return
         block = await branch_log.read_block(1)
         record = TxRecord.decode(block.entries[0].data)

@@ -15,7 +15,16 @@ from uuid import UUID
 
 from natalog.actors.lines import Lines
 from natalog.actors.log import BranchLog, Position, no_log
-from natalog.actors.names import COLLECTED, GONE, MAIN_BRANCH, PREPARED, Names, check_name
+from natalog.actors.names import (
+    COLLECTED,
+    GONE,
+    MAIN_BRANCH,
+    NOBODY,
+    PREPARED,
+    SNAPSHOTS,
+    Names,
+    check_name,
+)
 from natalog.actors.nats_port import NatsPort
 from natalog.core.chain import commit_id
 from natalog.core.config import DatabaseConfig
@@ -227,7 +236,14 @@ class Catalog:
 
     async def orphans(self) -> list[dict[str, Any]]:
         """Streams that belong to no database: what a sweep would free."""
-        named = {"log": "log", "tx": "ingest", GONE: "log", PREPARED: "log", COLLECTED: "gc"}
+        named = {
+            "log": "log",
+            "tx": "ingest",
+            GONE: "log",
+            PREPARED: "log",
+            COLLECTED: "gc",
+            SNAPSHOTS: "snapshots",
+        }
         streams = []
         for endpoint, what in named.items():
             for stream in await self._port.streams(self._names.any_branch(endpoint)):
@@ -236,6 +252,10 @@ class Catalog:
                 except ValueError:
                     continue  # a stream of somebody else that overlaps ours
                 streams.append((what, database, branch, stream))
+        for stream in await self._port.streams(self._names.segment("*", "*", "*")):
+            owner = self._names.segments_of(str(stream["config"]["name"]))
+            if owner is not None:
+                streams.append(("segments", owner, NOBODY, stream))
         # a database lives as long as its first log, whatever name that has by now
         alive = {
             database

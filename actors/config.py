@@ -27,6 +27,10 @@ class ServiceConfig:
     streams, on a cluster.  ``nats_monitoring``: URL of the monitoring endpoint of a server that
     runs elsewhere, for metrics.  ``branch_idle_s``: a branch other than the main one that nobody
     used for so long gives its actor back.  ``access``: who we are for the NATS server, and TLS.
+    ``snapshot_datoms``: changes after which a branch's snapshot is written; fewer are written after
+    ``snapshot_interval_s``.  ``segment_store``: where snapshots keep their segments: ``jetstream``,
+    ``memory``, or a URL of a directory or bucket.  ``segment_cache_bytes``: what of them is kept in
+    memory.  ``segment_grace_s``: how long segments that nothing needs serve other processes' reads.
     ``server_config``: a file that the child server's configuration includes (users, TLS, limits).
     """
 
@@ -45,6 +49,11 @@ class ServiceConfig:
     mailbox_messages: int = MAILBOX_MESSAGES_MAX
     gc_interval_s: float = 3600.0
     branch_idle_s: float = 300.0
+    snapshot_datoms: int = 100_000
+    snapshot_interval_s: float = 300.0
+    segment_store: str = "jetstream"
+    segment_cache_bytes: int = 1024 * 1024 * 1024
+    segment_grace_s: float = 300.0
     access: Access = field(default_factory=Access)
     server_config: Path | None = None
 
@@ -57,7 +66,8 @@ class ServiceConfig:
             object.__setattr__(self, "server_config", Path(self.server_config))
             _require(self.nats is None, "server_config", "set", "left out beside nats")
         _require(self.role in ROLES, "role", self.role, f"one of {', '.join(ROLES)}")
-        for name in ("query_workers", "replicas", "mailbox_messages", "max_payload_bytes"):
+        counts = ("query_workers", "replicas", "mailbox_messages", "max_payload_bytes")
+        for name in (*counts, "snapshot_datoms", "segment_cache_bytes"):
             value = getattr(self, name)
             _require(type(value) is int and value >= 1, name, value, "a positive integer")
         port = self.metrics_port
@@ -67,7 +77,10 @@ class ServiceConfig:
             port,
             "a port from 0 to 65535",
         )
-        for name in ("gc_interval_s", "branch_idle_s"):
+        store = self.segment_store
+        known = store in ("jetstream", "memory") or "://" in str(store)
+        _require(known, "segment_store", store, "jetstream, memory or a URL")
+        for name in ("gc_interval_s", "branch_idle_s", "snapshot_interval_s", "segment_grace_s"):
             value = getattr(self, name)
             seconds = isinstance(value, (int, float)) and value > 0
             _require(seconds, name, value, "a number of seconds")

@@ -20,6 +20,8 @@ from natalog.actors.metrics import Metrics
 from natalog.actors.payload import Struct, fields_of
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor
+from natalog.actors.snapshots import Snapshots
+from natalog.actors.vault import Compacted
 from natalog.core.edn import parse_instant
 from natalog.core.errors import BadRequest, InvalidTimePoint, NatalogError
 from natalog.core.values import instant_ms
@@ -28,17 +30,29 @@ log = logging.getLogger("natalog.gc")
 
 
 class GcActor(Actor):
-    """Runs every ``interval_s`` seconds and on `Request`s to the endpoint ``gc``."""
+    """Runs every ``interval_s`` seconds and on `Request`s to the endpoint ``gc``.
+
+    ``grace_s``: how long segments that nothing needs still serve slow readers.
+    """
 
     name = "gc"
     mailbox_size = 64
 
     def __init__(
-        self, catalog: Catalog, collector: Collector, metrics: Metrics, interval_s: float
+        self,
+        catalog: Catalog,
+        collector: Collector,
+        snapshots: Snapshots,
+        metrics: Metrics,
+        *,
+        interval_s: float,
+        grace_s: float,
     ) -> None:
         super().__init__()
         self._catalog = catalog
         self._collector = collector
+        self._snapshots = snapshots
+        self._grace_s = grace_s
         self._metrics = metrics
         self._interval_s = interval_s
         self.last: list[dict[str, Any]] = []
@@ -73,11 +87,20 @@ class GcActor(Actor):
         except NatalogError as error:
             log.warning("the GC could not look: %s", error.message)
 
-    async def _collect(self, database: str, before_ms: int | None, *, dry_run: bool) -> Swept:
+    async def _collect(
+        self, database: str, before_ms: int | None, *, dry_run: bool
+    ) -> tuple[Swept, Compacted]:
         found = await self._collector.collect(database, before_ms, dry_run=dry_run)
         if not dry_run:
-            self._metrics.gc_swept.inc(found.bytes)
-        return found
+
+            async def lanes() -> set[int]:
+                return {line.lane for line in await self._catalog.lines.all(database)}
+
+            await self._snapshots.drop_strangers(database, lanes)
+        compacted = await self._snapshots.compact(database, grace_s=self._grace_s, dry_run=dry_run)
+        if not dry_run:
+            self._metrics.gc_swept.inc(found.bytes + compacted.freed)
+        return found, compacted
 
     async def _look(self) -> list[dict[str, Any]]:
         found = await self._catalog.orphans()
@@ -95,7 +118,7 @@ class GcActor(Actor):
         if dry_run is not None and not isinstance(dry_run, bool):
             raise BadRequest("dry_run is true or false.", endpoint="gc")
         before = _instant_ms(fields.get("before"))
-        swept = await self._collect(request.database, before, dry_run=bool(dry_run))
+        swept, segments = await self._collect(request.database, before, dry_run=bool(dry_run))
         garbage = await self._look()
         orphans = [item["stream"] for item in garbage] if dry_run else []
         return Struct(
@@ -103,7 +126,8 @@ class GcActor(Actor):
             commits=swept.commits,
             streams=swept.streams,
             garbage=[Struct(item) for item in garbage],
-            bytes=swept.bytes + sum(item["bytes"] for item in garbage),
+            segments=Struct(live=segments.live, dead=segments.dead, freed=segments.freed),
+            bytes=swept.bytes + segments.freed + sum(item["bytes"] for item in garbage),
             freed=[*swept.streams, *orphans],
             dry_run=bool(dry_run),
         )

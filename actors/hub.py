@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
@@ -21,6 +22,7 @@ from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, Names, check_name
 from natalog.actors.nats_port import NatsPort
 from natalog.actors.runtime import Actor, Runtime, as_natalog
+from natalog.actors.snapshots import Snapshots
 from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.transactor import Transactor, catch_up, fold
 from natalog.core.database import Database
@@ -31,6 +33,7 @@ log = logging.getLogger("natalog.hub")
 CATCH_UP_TIMEOUT_S = 5.0
 REFRESH_TIMEOUT_S = 1.0
 """A transactor that asks for its own branch gets no answer; it must not wait for long."""
+REFRESH_PAUSE_S = 0.005
 REST_INTERVAL_MAX_S = 30.0
 """Between two looks for branches that nobody uses."""
 MOVE_PAUSE_S = 0.02
@@ -88,6 +91,7 @@ class Hub:
         runtime: Runtime,
         metrics: Metrics,
         process: Process | None,
+        snapshots: Snapshots,
         *,
         mailbox_size: int,
         branch_idle_s: float,
@@ -104,7 +108,11 @@ class Hub:
         self._opening: dict[tuple[str, str], Opening] = {}
         self._resting: dict[tuple[str, str], BranchState] = {}
         self._used: dict[tuple[str, str], tuple[float, int]] = {}
-        self.archive = Archive(port, names, catalog.lines, self.states, self._refresh)
+        self.snapshots = snapshots
+        snapshots.states = self.states
+        snapshots.opened = self._open_lane
+        self.archive = Archive(port, names, catalog.lines, self.states, self._refresh, snapshots)
+        self._losing: set[str] = set()
         self._corrupt: dict[tuple[str, str], tuple[LogCorrupt, float]] = {}
 
     def opened(self, database: str, branch: str) -> tuple[BranchState, Actor] | None:
@@ -188,6 +196,7 @@ class Hub:
         if corrupt is not None and anyio.current_time() < corrupt[1]:
             raise corrupt[0]
         state = await self._rested(line) or BranchState(database, branch, line.lane)
+        state.lost = partial(self.lost, database)
         if branch == MAIN_BRANCH:  # the others' logs are short: what is needed is read again
             state.wanted = {
                 other.base.commit
@@ -224,6 +233,48 @@ class Hub:
             raise actor.failure
         self._open[database, branch] = (state, actor)
         self._corrupt.pop((database, branch), None)
+
+    async def _open_lane(self, database: str, lane: int) -> BranchState | None:
+        """The state of a living branch by its lane, up to date with its log."""
+        line = await self._catalog.lines.of_lane(database, lane)
+        if line is None or line.phase != "live":
+            return None
+        state, actor = await self.open(database, line.branch)
+        if isinstance(actor, Transactor):
+            await actor.ask("catch up", CATCH_UP_TIMEOUT_S)
+        with anyio.fail_after(CATCH_UP_TIMEOUT_S):
+            while state.position.seq < line.last_seq and state.failure is None:
+                await anyio.sleep(REFRESH_PAUSE_S)
+        return state if state.lane == lane and state.failure is None else None
+
+    # --- values that lack segments -----------------------------------------------------------
+
+    def lost(self, database: str) -> None:
+        """Have everything of a database read again: a segment that a value needs is nowhere."""
+        if database not in self._losing:
+            self._losing.add(database)
+            self._runtime.tasks.start_soon(self._lose, database)
+
+    async def _lose(self, database: str) -> None:
+        try:
+            await self.reopen(database)
+        finally:
+            self._losing.discard(database)
+
+    async def reopen(self, database: str) -> None:
+        """Let go of all values of a database; they are read again when they are asked for."""
+        log.error("%s lacks segments and is read again", database)
+        for key, (state, actor) in list(self._open.items()):
+            if key[0] == database and self._open.get(key) == (state, actor):
+                del self._open[key]
+                state.fail(Unavailable(f"{database}.{key[1]} is being read again.", branch=key[1]))
+                await actor.stop()
+        self._forget(database)
+
+    def _forget(self, database: str) -> None:
+        for key in [key for key in self._resting if key[0] == database]:
+            del self._resting[key]
+        self.archive.forget(database)
 
     # --- branches that nobody uses -----------------------------------------------------------
 
@@ -360,9 +411,8 @@ class Hub:
                 state.fail(no_log(*key))
                 await actor.stop()
                 self._metrics.forget_branch(*key)
-        for key in [key for key in self._resting if key[0] == database]:
-            del self._resting[key]
-        self.archive.forget(database)
+        self._forget(database)
+        self.snapshots.forget(database)
 
     async def check(self, database: str, branch: str = "") -> None:
         """Stop serving branches, or one, whose log is not the one that was followed."""

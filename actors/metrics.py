@@ -62,6 +62,18 @@ STATES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "Subscriptions on this NATS server that hear the live reports of an open branch.",
         BRANCH,
     ),
+    "natalog_snapshot_age_seconds": (
+        "Time since the newest snapshot of an open branch was written.",
+        BRANCH,
+    ),
+    "natalog_segment_store_bytes": (
+        "Bytes of the segments of a database, as this process last saw them.",
+        DATABASE,
+    ),
+    "natalog_segment_cache_bytes": ("Bytes of stored leaves and scans in memory.", ()),
+    "natalog_segment_cache_limit_bytes": ("Bytes of stored leaves and scans at most.", ()),
+    "natalog_segment_cache_hits_total": ("Reads of stored leaves that were in memory.", ()),
+    "natalog_segment_cache_misses_total": ("Segments that were read from the store.", ()),
     "natalog_branches": ("Branches of a database.", DATABASE),
     "natalog_mailbox_depth": (
         "Messages that wait in the fullest mailbox of a kind of actor.",
@@ -188,6 +200,18 @@ class Metrics:
         self.gc_last_run = Gauge(
             "natalog_gc_last_run_timestamp_seconds",
             "When the GC actor last ran; 0 before its first run.",
+            registry=self.registry,
+        )
+        self.snapshots = Counter(
+            "natalog_snapshots_total",
+            "Snapshots by outcome: written, unchanged, failed; ignored: could not be read.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.snapshot_seconds = Histogram(
+            "natalog_snapshot_duration_seconds",
+            "Writing a snapshot, while transactions go on.",
+            buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
         self.purged = Counter(

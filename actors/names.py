@@ -130,5 +130,12 @@ class Names:
         number = stream[len(begin) :]
         return int(number) if stream.startswith(begin) and number.isdigit() else None
 
+    def segments_of(self, stream: str) -> str | None:
+        """The database whose segments a stream holds; None for any other stream."""
+        words = stream.rsplit("=", 3)
+        if len(words) != 4 or words[0] != self.prefix.replace(".", "="):
+            return None
+        return words[1] if self.generation_of(words[1], stream) is not None else None
+
     def ingest_stream(self, database: str, branch: str) -> str:
         return self._stream(database, branch, "tx")

@@ -43,6 +43,8 @@ from natalog.core.errors import (
     Busy,
     IndexError_,
     QueryTimeout,
+    SegmentCorrupt,
+    SegmentMissing,
 )
 from natalog.core.limits import CONFLICTS_MAX, QUERY_TIMEOUT_S
 from natalog.core.query import Plan, QueryResult, q
@@ -177,11 +179,11 @@ class QueryActor:
         try:
             request.check_deadline()
             await request.prepare()
-            if request.endpoint == "query":
-                prepared = await self._query(request, ticket)
-            else:
-                prepared = await self._prepare[request.endpoint](request)
-            payload, answer = await self._run(request, prepared, ticket)
+            try:
+                payload, answer = await self._answer(request, ticket)
+            except (SegmentMissing, SegmentCorrupt) as error:
+                await self._hub.reopen(str(error.data.get("database") or request.database))
+                payload, answer = await self._answer(request, ticket)
             await request.reply_bytes(payload, answer.basis)
             self._metrics.query_rows.observe(answer.rows)
         except Exception as error:
@@ -199,6 +201,13 @@ class QueryActor:
             self._metrics.query_seconds.labels(said).observe(time.monotonic() - request.arrived)
             database = self._metrics.labels.known(request.database)
             self._metrics.reads.labels(database, request.endpoint, said).inc()
+
+    async def _answer(self, request: Request, ticket: Ticket) -> tuple[bytes, Answer]:
+        if request.endpoint == "query":
+            prepared = await self._query(request, ticket)
+        else:
+            prepared = await self._prepare[request.endpoint](request)
+        return await self._run(request, prepared, ticket)
 
     async def _run(
         self, request: Request, prepared: Prepared, ticket: Ticket
@@ -259,7 +268,7 @@ class QueryActor:
 
     async def _query(self, request: Request, ticket: Ticket) -> Prepared:
         query, fields = query_fields(request)
-        if fields.get("request_id") is not None:
+        if fields.get("request_id") is not None and fields["request_id"] not in ticket.ids:
             self._running.name(ticket, fields["request_id"])
         explain, stats = flag(fields, "explain"), flag(fields, "stats")
         asker = self._asker(request, fields)

@@ -87,11 +87,31 @@ class Sampler:
     def source(self) -> Iterator[State]:
         """All values at this moment."""
         yield from self._of_branches()
+        yield from self._of_snapshots()
         yield from self._of_actors()
         yield from self._of_nats()
         if self._disk is not None:
             yield "natalog_disk_free_bytes", (), self._disk[0]
             yield "natalog_disk_size_bytes", (), self._disk[1]
+
+    def _of_snapshots(self) -> Iterator[State]:
+        snapshots = self._hub.snapshots
+        ages: dict[tuple[str, str], float] = {}
+        for one in snapshots.ages():
+            labels = self._metrics.labels.branch(one.database, one.branch)
+            ages[labels] = max(ages.get(labels, 0.0), one.seconds)
+        for labels, seconds in ages.items():
+            yield "natalog_snapshot_age_seconds", labels, seconds
+        sizes: Counter[str] = Counter()
+        for database, size in snapshots.store_bytes.items():
+            sizes[self._metrics.labels.database(database)] += size
+        for database, size in sizes.items():
+            yield "natalog_segment_store_bytes", (database,), size
+        stats = snapshots.residency.stats()
+        yield "natalog_segment_cache_bytes", (), stats.resident_bytes
+        yield "natalog_segment_cache_limit_bytes", (), stats.budget_bytes
+        yield "natalog_segment_cache_hits_total", (), stats.hits
+        yield "natalog_segment_cache_misses_total", (), stats.misses
 
     def _of_branches(self) -> Iterator[State]:
         """Branches that share a label are added up; of their lags the longest counts."""

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+from anyio import to_thread
 
 from natalog.actors.admin import LATER, VERSIONING, AdminActor, Inspector, database_name
 from natalog.actors.branches import Branches
@@ -40,7 +41,11 @@ from natalog.actors.query import QueryActor
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Runtime, as_natalog
 from natalog.actors.sampler import Sampler
+from natalog.actors.segments.places import Places
+from natalog.actors.segments.wire import Wire
 from natalog.actors.services_api import ServicesApi
+from natalog.actors.snapshots import Snapshots
+from natalog.actors.snapshotter import Snapshotter
 from natalog.actors.transactor import told
 from natalog.actors.views import Views
 from natalog.connection.access import shown_url
@@ -51,6 +56,7 @@ from natalog.core.errors import (
     NatalogError,
     Unavailable,
 )
+from natalog.core.index.residency import Residency
 from natalog.core.schema_conflict import SchemaConflict
 from natalog.core.transact import process, schema_conflicts
 
@@ -81,6 +87,7 @@ class Service:
         url: str,
         clock: Clock,
         runtime: Runtime,
+        places: Places,
         server: NatsServer | None = None,
     ) -> None:
         self.config = config
@@ -113,6 +120,8 @@ class Service:
         self._process: Process | None = transact if writes else None
         self._clock = clock
         self.catalog = Catalog(port, self.names, clock, replicas=config.replicas)
+        residency = Residency(config.segment_cache_bytes)
+        self.snapshots = Snapshots(places, self.names, residency, self.metrics)
         self.hub = Hub(
             port,
             self.names,
@@ -120,6 +129,7 @@ class Service:
             runtime,
             self.metrics,
             self._process,
+            self.snapshots,
             mailbox_size=config.mailbox_messages,
             branch_idle_s=config.branch_idle_s,
         )
@@ -146,6 +156,12 @@ class Service:
         self.metrics.source = self._states
         self._merger = Merger(self.hub)
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
+        self.snapshotter = Snapshotter(
+            self.hub,
+            self.snapshots,
+            datoms=config.snapshot_datoms,
+            interval_s=config.snapshot_interval_s,
+        )
         self.admin: AdminActor | None = None
         self.gc: GcActor | None = None
         endpoints = self._endpoints()
@@ -166,7 +182,14 @@ class Service:
                 self.hub.archive,
                 replicas=self.config.replicas,
             )
-            self.gc = GcActor(self.catalog, collector, self.metrics, self.config.gc_interval_s)
+            self.gc = GcActor(
+                self.catalog,
+                collector,
+                self.snapshots,
+                self.metrics,
+                interval_s=self.config.gc_interval_s,
+                grace_s=self.config.segment_grace_s,
+            )
             self.runtime.spawn(self.gc)
             self.runtime.spawn_task(self.gc.schedule, "gc schedule")
         if role in ("all", "transactor"):
@@ -174,6 +197,7 @@ class Service:
             branches = Branches(self.port, self.catalog, self.hub, self._process, self._clock)
             self.admin = AdminActor(self.catalog, self.hub, branches, self.metrics, self._process)
             self.runtime.spawn(self.admin)
+            self.runtime.spawn_task(self.snapshotter.run, "snapshots")
             # who hands a transaction over asks nobody; a branch that sleeps hears of it so
             subject = self.names.any_branch("tx")
             group = f"{self.config.prefix}-transactor".replace(".", "-")
@@ -211,6 +235,7 @@ class Service:
     async def stop(self) -> None:
         """Take no more requests, then end the actors."""
         self._ready = False
+        self.snapshots.stop()
         if self._http is not None:
             await self._http.stop()
         await self.api.stop()
@@ -231,6 +256,7 @@ class Service:
         if self.admin is not None:
             takers |= dict.fromkeys(("create", "delete", *VERSIONING), self.admin.tell)
             takers["merge"] = self._merge
+            takers["snapshot"] = self._snapshot
         if self.gc is not None:
             takers["gc"] = self.gc.tell
         return takers
@@ -243,7 +269,7 @@ class Service:
         """
         served = {
             "query": [*self.query.endpoints, "info", "branches", "list"],
-            "transactor": ["transact", "create", "delete", "merge", *VERSIONING],
+            "transactor": ["transact", "create", "delete", "merge", "snapshot", *VERSIONING],
             "gc": ["gc", "erase"],
         }
         role = self.config.role
@@ -256,7 +282,7 @@ class Service:
             part = next(part for part, names in served.items() if name in names)
             if name in ("create", "delete", "list"):
                 subject = self.names.subject(NOBODY, NOBODY, name)
-            elif name in (*LATER, *VERSIONING, "merge", "gc", "branches"):
+            elif name in (*LATER, *VERSIONING, "merge", "gc", "branches", "snapshot"):
                 subject = f"{self.config.prefix}.*.{NOBODY}.{name}"
             else:
                 subject = self.names.any_branch(name)
@@ -291,6 +317,9 @@ class Service:
 
     def _inspect(self, request: Request) -> None:
         self._spawn(self.inspector.serve(request))
+
+    def _snapshot(self, request: Request) -> None:
+        self._spawn(self.snapshotter.serve(request))
 
     def _merge(self, request: Request) -> None:
         """A merge is a transaction of the branch that its body names."""
@@ -445,6 +474,7 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
     """
     server: NatsServer | None = None
     port: NatsPort | None = None
+    places: Places | None = None
     if config.nats is None:
         host, number = config.address()
         server = NatsServer(
@@ -474,7 +504,12 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
                 tasks.start_soon(server.watch, name="nats-server")
             port = await NatsPort.connect(url, name=f"natalog-{config.role}", access=config.access)
             runtime = Runtime(tasks)
-            service = Service(config, port, shown_url(url), clock or system_clock, runtime, server)
+            names = Names(config.prefix)
+            wire = Wire(url, access=config.access)
+            places = Places(config.segment_store, wire, names, replicas=config.replicas)
+            service = Service(
+                config, port, shown_url(url), clock or system_clock, runtime, places, server
+            )
             runtime.on_restart = _restarted(service)
             try:
                 await service.start()
@@ -488,6 +523,8 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
         raise _single(group) from None
     finally:
         with anyio.CancelScope(shield=True):
+            if places is not None:
+                await to_thread.run_sync(places.close)
             if port is not None:
                 await port.close()
             if server is not None:

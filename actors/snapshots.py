@@ -19,6 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from natalog.actors.failpoints import failpoint
 from natalog.actors.log import BranchLog
 from natalog.actors.metrics import Metrics
+from natalog.actors.names import Names
 from natalog.actors.pointers import Pointers, Superseded
 from natalog.actors.segments.shelf import Shelf
 from natalog.actors.segments.store import FAILPOINTS as COMPACTION_FAILPOINTS
@@ -28,7 +29,7 @@ from natalog.actors.state import BranchState
 from natalog.actors.vault import FAILPOINTS as WRITING_FAILPOINTS
 from natalog.actors.vault import Compacted, Loaded, Vault, Written
 from natalog.core.database import Database
-from natalog.core.errors import LogCorrupt, NatalogError, Unavailable
+from natalog.core.errors import LogCorrupt, NatalogError, SegmentCorrupt, Unavailable
 from natalog.core.index.residency import Residency
 
 log = logging.getLogger("natalog.snapshots")
@@ -59,23 +60,24 @@ class SnapshotAge:
 class Snapshots:
     """The snapshots of all databases of a service.
 
-    ``states``: of open branches.  ``opened`` opens the branch of a lane and brings it up to date,
-    None for a lane that is no living branch's; to be set by whoever opens branches.
+    To be set by whoever opens branches: ``states`` of those that are open, and ``opened``, which
+    opens the branch of a lane and brings it up to date, None for a lane of no living branch.
     """
 
     def __init__(
         self,
         place: Place,
+        names: Names,
         residency: Residency,
         metrics: Metrics,
-        states: Callable[[], Iterable[BranchState]],
     ) -> None:
         self._place = place
+        self._names = names
         self.residency = residency
         self._metrics = metrics
-        self._states = states
         self._vaults: dict[str, Vault] = {}
         self._limiter = CapacityLimiter(THREADS)
+        self.states: Callable[[], Iterable[BranchState]] = tuple
         self.opened: Callable[[str, int], Awaitable[BranchState | None]] | None = None
         self.store_bytes: dict[str, int] = {}
         """Bytes of segments of each database, as they were last looked at."""
@@ -83,9 +85,7 @@ class Snapshots:
     def vault(self, database: str) -> Vault:
         found = self._vaults.get(database)
         if found is None:
-            found = self._vaults[database] = Vault(
-                database, *self._place(database), self.residency
-            )
+            found = self._vaults[database] = Vault(database, *self._place(database), self.residency)
         return found
 
     def stop(self) -> None:
@@ -147,7 +147,7 @@ class Snapshots:
 
     async def _restored(self, state: BranchState, ref: SnapshotRef, *, line: bool) -> None:
         vault = self.vault(state.database)
-        pool = next((s.db.pool for s in self._states() if s.database == state.database), None)
+        pool = next((s.db.pool for s in self.states() if s.database == state.database), None)
         scratch = BranchState(state.database, state.branch, state.lane)
 
         def work() -> None:
@@ -156,7 +156,7 @@ class Snapshots:
 
         await self._thread(work)
         if scratch.position.hash != ref.hash:
-            raise LogCorrupt(f"The snapshot at block {ref.seq} is of another block.")
+            raise SegmentCorrupt(f"The snapshot at block {ref.seq} is of another block.")
         state.adopt(scratch)
         if line:
             vault.note(state.lane, state.changes)
@@ -178,7 +178,7 @@ class Snapshots:
             f"The newest snapshot of {database}.{branch} was taken after block {ref.seq}, but the "
             f"log {found}: blocks that were acknowledged are lost. Bring the log back from a "
             f"backup; or, to go on without them, delete the stream "
-            f"{branch_log.snapshots_stream} and start again.",
+            f"{self._names.snapshots_stream(database)} and start again.",
             database=database,
             branch=branch,
             sequence=last,
@@ -196,6 +196,7 @@ class Snapshots:
             self._metrics.snapshots.labels("failed").inc()
             raise
         if found.fresh:
+            await self._measure(state.database)
             self._metrics.snapshots.labels("written").inc()
             self._metrics.snapshot_seconds.observe(found.seconds)
             log.info(
@@ -218,7 +219,7 @@ class Snapshots:
     def ages(self) -> Iterator[SnapshotAge]:
         """How old the newest snapshots of open branches are."""
         now = time.time()
-        for state in self._states():
+        for state in self.states():
             ref, _ = self.vault(state.database).known(state.lane)
             if ref is not None:
                 yield SnapshotAge(state.database, state.branch, now - ref.written_ms / 1000)
@@ -237,8 +238,18 @@ class Snapshots:
     async def remove(self, database: str) -> None:
         """Remove everything: the database is gone."""
         await self._thread(self.vault(database).clear)
-        del self._vaults[database]
+        self.forget(database)
+
+    def forget(self, database: str) -> None:
+        """Know nothing of a database any more: the next one of its name is another."""
+        self._vaults.pop(database, None)
         self.store_bytes.pop(database, None)
+
+    async def drop_strangers(self, database: str, lanes: Callable[[], Awaitable[set[int]]]) -> None:
+        """Forget the snapshots of lanes that have no log any more; ``lanes``: those that have."""
+        listed = set(await self._thread(self.vault(database).all_listed))
+        if listed:
+            await self.drop(database, listed - await lanes())
 
     async def compact(
         self, database: str, *, grace_s: float, dry_run: bool = False, force: bool = False
@@ -256,8 +267,11 @@ class Snapshots:
         except Superseded:
             log.info("somebody else is compacting the segments of %s", database)
             return Compacted()
-        self.store_bytes[database] = found.live + found.dead - found.freed
+        await self._measure(database)
         return found
+
+    async def _measure(self, database: str) -> None:
+        self.store_bytes[database] = await self._thread(lambda: self.vault(database).store.size)
 
     async def renew(self, database: str) -> None:
         """Take new snapshots in place of all that there are, and leave no byte of the old ones.
@@ -276,7 +290,7 @@ class Snapshots:
                 await self.write(state)
                 heads.append(state.db)
         failpoint("renew.written")
-        heads += [state.db for state in self._states() if state.database == database]
+        heads += [state.db for state in self.states() if state.database == database]
         in_use = await self._thread(partial(stored_names, heads))
         for _ in range(RENEW_ATTEMPTS_MAX):
             try:

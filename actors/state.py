@@ -7,6 +7,7 @@ readers take its `db`, which never changes under them.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -76,13 +77,18 @@ class LineEnded(BranchNotFound):
         )
 
 
+def _no_loss() -> None:
+    """Nobody wants to know."""
+
+
 class BranchState:
     """The state of one branch at one position of its log.  `db` is replaced, never changed.
 
     ``base``: the value that a log begins with when it does not begin with nothing; to be set
     before the first block is folded.  ``wanted``: commits at which branches begin; their values
     are kept in ``forks`` when they pass by.  ``used``: whether somebody asked for it lately.
-    ``changes``: how many facts were asserted, retracted and purged since the log began.
+    ``lost`` is called when a value lacks segments that are nowhere.  ``changes``: how many facts
+    were asserted, retracted and purged since the log began.
     """
 
     def __init__(self, database: str, branch: str, lane: int = 0) -> None:
@@ -95,6 +101,7 @@ class BranchState:
         self.forks: dict[UUID, Database] = {}
         self.ended: LineEnded | None = None
         self.used = True
+        self.lost: Callable[[], None] = _no_loss
         self.db: Database = Database.empty(DatabaseConfig())
         self.position = Position()
         self.created_ms: int | None = None
@@ -221,6 +228,17 @@ class BranchState:
         self._moment = Moment(
             db, position, len(self.commits), len(self.ids), self.ingest_seq, self.changes
         )
+
+    def adopt(self, other: BranchState) -> None:
+        """Be where a state of the same log is that was made from a snapshot."""
+        self.began = other.began
+        self.created_ms = other.created_ms
+        self.first_hash = other.first_hash
+        self.ids = other.ids
+        self.commits = other.commits
+        self.ingest_seq = other.ingest_seq
+        self.changes = other.changes
+        self.advance(other.db, other.position)
 
     def moment(self) -> Moment:
         """The state after its last block.  Safe to ask while another thread folds."""

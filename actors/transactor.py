@@ -49,8 +49,11 @@ from natalog.core.errors import (
     Fenced,
     NatalogError,
     ParentsRequired,
+    SegmentCorrupt,
+    SegmentMissing,
     TooLarge,
     TransactSyntax,
+    Unavailable,
     error_from_wire,
 )
 from natalog.core.limits import BLOCK_BYTES_TARGET, BLOCK_TRANSACTIONS_MAX
@@ -293,6 +296,13 @@ class Transactor(Actor):
                     by_id[ident].repeats.append(one)
                     continue
                 made = await self._transact(db, wish, one)
+            except (SegmentMissing, SegmentCorrupt) as error:
+                # says nothing of the transaction: it is to be sent again
+                self.state.lost()
+                raise Unavailable(
+                    f"{self.state.database}.{self.state.branch} is being read again.",
+                    **error.data,
+                ) from error
             except NatalogError as error:
                 if isinstance(one, Ingested):
                     made = self._refused(db, ident, error, one)
@@ -472,6 +482,8 @@ class Transactor(Actor):
 
 def told(error: BaseException) -> NatalogError:
     """What a client hears of an error."""
+    if isinstance(error, (SegmentMissing, SegmentCorrupt)):
+        return Unavailable("The database is being read again; ask again.", **error.data)
     return error.answer() if isinstance(error, LineEnded) else as_natalog(error)
 
 

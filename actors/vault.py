@@ -64,7 +64,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """Bytes of segments: needed, not needed, and freed (which may be those of earlier times)."""
+    """Bytes of segments: needed, not needed, and freed, or in a dry run to be freed.
+
+    What is freed while others may read it goes when the time of grace is over.
+    """
 
     live: int = 0
     dead: int = 0
@@ -325,10 +328,11 @@ class Vault:
         needed = sum(sizes.get(name, 0) for name in live)
         dead = max(0, sum(sizes.values()) - needed)
         behind = self.store.behind()
-        freed = 0
-        if not dry_run:
-            if dead and (force or (dead > needed and dead >= DEAD_BYTES_MIN)):
-                freed = self.store.keep(lambda: self.live() | in_use, grace_s=grace_s)
-            else:
-                freed = self.store.sweep(grace_s=grace_s)
+        worth = dead and (force or (dead > needed and dead >= DEAD_BYTES_MIN))
+        if dry_run:
+            freed = behind + (dead if worth else 0)
+        elif worth:
+            freed = self.store.keep(lambda: self.live() | in_use, grace_s=grace_s)
+        else:
+            freed = self.store.sweep(grace_s=grace_s)
         return Compacted(needed, dead + behind, freed)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
+from uuid import uuid4
 
 from natalog.actors.failpoints import failpoint
 from natalog.actors.pointers import Pointers, Superseded
@@ -46,9 +47,13 @@ class Moved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generations:
-    """Where segments lie; ``current`` 0: nowhere yet.  ``retired``: generation and when (ms)."""
+    """Where segments lie; ``current`` 0: nowhere yet.  ``retired``: generation and when (ms).
+
+    ``ident`` tells this database from an earlier one of its name, whose numbers were the same.
+    """
 
     kind: str = ""
+    ident: str = ""
     epoch: int = 0
     current: int = 0
     claimed: int = 0
@@ -57,7 +62,9 @@ class Generations:
 
     def encode(self) -> bytes:
         retired = [list(pair) for pair in self.retired]
-        return pack([VERSION, self.kind, self.epoch, self.current, self.claimed, retired])
+        return pack(
+            [VERSION, self.kind, self.ident, self.epoch, self.current, self.claimed, retired]
+        )
 
 
 class SegmentStore:
@@ -69,7 +76,7 @@ class SegmentStore:
         self._pointers = pointers
         self._lock = threading.Lock()
         self._generations: Generations | None = None
-        self._known: tuple[int, set[str]] = (0, set())
+        self._known: tuple[tuple[str, int], set[str]] = (("", 0), set())
         self.corrupt = 0
         """Segments that did not have the bytes that their name says."""
 
@@ -85,24 +92,24 @@ class SegmentStore:
     def _read(self) -> Generations:
         pointer = self._pointers.read(None)
         if pointer is None:
-            return Generations(self._shelf.kind)
+            return Generations(self._shelf.kind, uuid4().hex)
         try:
-            version, kind, epoch, current, claimed, retired = unpack(pointer.data)
+            version, kind, ident, epoch, current, claimed, retired = unpack(pointer.data)
             if version != VERSION:
                 raise ValueError(f"version {version!r}")
-            found = Generations(
-                kind, epoch, current, claimed, tuple((a, b) for a, b in retired), pointer.version
-            )
+            left = tuple((number, since) for number, since in retired)
+            found = Generations(kind, ident, epoch, current, claimed, left, pointer.version)
         except (NatalogError, TypeError, ValueError) as error:
             # everything can be made again from the log; no snapshot has this epoch
             log.error("where the segments of %s lie cannot be read: %s", self.database, error)
             claimed = max(self._shelf.generations(), default=0)
             epoch = UNREADABLE_EPOCH + pointer.version
-            return Generations(self._shelf.kind, epoch, 0, claimed, (), pointer.version)
+            ident = uuid4().hex
+            return Generations(self._shelf.kind, ident, epoch, 0, claimed, (), pointer.version)
         if kind == self._shelf.kind:
             return found
         # The service keeps its segments elsewhere now: what lies there counts no longer.
-        return Generations(self._shelf.kind, epoch + 1, 0, claimed, (), pointer.version)
+        return Generations(self._shelf.kind, ident, epoch + 1, 0, claimed, (), pointer.version)
 
     def _write(self, wanted: Generations) -> Generations:
         version = self._pointers.write(None, wanted.encode(), wanted.version)
@@ -179,21 +186,22 @@ class SegmentStore:
 
     def missing(self, names: set[str]) -> set[str]:
         """Which of ``names`` are not in the current generation, looked up anew."""
-        return names - self._listed(self.generations(fresh=True).current, fresh=True)
+        return names - self._listed(self.generations(fresh=True), fresh=True)
 
     def known(self) -> set[str]:
         """Segments that are in the current generation; others may be, too."""
-        return self._listed(self.generations().current)
+        return self._listed(self.generations())
 
-    def _listed(self, generation: int, *, fresh: bool = False) -> set[str]:
-        if not generation:
+    def _listed(self, generations: Generations, *, fresh: bool = False) -> set[str]:
+        if not generations.current:
             return set()
+        key = (generations.ident, generations.current)
         with self._lock:
-            number, names = self._known
-        if fresh or number != generation:
-            names = self._shelf.names(generation)
+            found, names = self._known
+        if fresh or found != key:
+            names = self._shelf.names(generations.current)
             with self._lock:
-                self._known = (generation, names)
+                self._known = (key, names)
         return names
 
     @property
@@ -219,8 +227,8 @@ class SegmentStore:
 
         Raises `Moved` when a compaction came in between.
         """
-        generation = self.ready().current
-        known = self._listed(generation)
+        generations = self.ready()
+        known = self._listed(generations)
         fresh: list[str] = []
 
         def new() -> Iterator[Segment]:
@@ -230,12 +238,12 @@ class SegmentStore:
                     yield name, data
 
         try:
-            size = self._shelf.put_many(generation, new())
+            size = self._shelf.put_many(generations.current, new())
         except GenerationGone as error:
             self.generations(fresh=True)
             raise Moved from error
         with self._lock:
-            if self._known[0] == generation:
+            if self._known[0] == (generations.ident, generations.current):
                 self._known[1].update(fresh)
         return size
 
@@ -301,7 +309,7 @@ class SegmentStore:
         self._pointers.clear()
         self._generations = None
         with self._lock:
-            self._known = (0, set())
+            self._known = (("", 0), set())
 
 
 def _now_ms() -> int:

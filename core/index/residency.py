@@ -129,6 +129,11 @@ class Residency:
             found: T = self._tables.setdefault(key, table)
             return found
 
+    def names(self) -> set[str]:
+        """The segments of all leaves that somebody holds, in memory or not."""
+        with self._lock:
+            return set(self._leaves)
+
     def introduce(self, leaf: Leaf) -> None:
         """Count a leaf that is stored from now on; it may be evicted at once."""
         with self._lock:
