@@ -361,6 +361,15 @@ class Conn:
         gone = self._repository.collect(before_ms, dry_run=dry_run)
         return {"removed": len(gone), "commits": gone, "dry_run": dry_run}
 
+    def snapshot(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Nothing is written: a database in this process lives in its memory."""
+        return {
+            "database": self.database,
+            "branch": self.branch_name,
+            "written": False,
+            "tx": self._branch.value.max_tx,
+        }
+
     def erase(self, **_: Any) -> NoReturn:
         """Not served in this process: there is nothing stored."""
         raise NotImplementedYet("A database in this process stores nothing.", verb="erase")

@@ -304,6 +304,9 @@ class Conn:
     ) -> dict[str, Any]:
         return self._loop.run(self._inner.gc(before, dry_run=dry_run, timeout=timeout))
 
+    def snapshot(self, *, timeout: float | None = None) -> dict[str, Any]:
+        return self._loop.run(self._inner.snapshot(timeout=timeout))
+
     def erase(self, *, timeout: float | None = None, **what: Any) -> dict[str, Any]:
         return self._loop.run(self._inner.erase(timeout=timeout, **what))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parts import Json, dashboard, gauge, lines, stat, thresholds
-from promql import VARIABLES, B, D, P, rate
+from promql import VARIABLES, B, D, P, quantiles, rate
 
 
 def storage() -> Json:
@@ -109,6 +109,58 @@ def storage() -> Json:
             w=8,
         ),
     ]
+    snapshots = [
+        lines(
+            "Age of snapshots",
+            "Time since the newest snapshot of each open branch was written. Branches that change "
+            "little need none.",
+            "s",
+            [(f"max by ({by}) (natalog_snapshot_age_seconds{{{B}}})", each)],
+            w=8,
+        ),
+        lines(
+            "Segments",
+            "Bytes of each database's segments, those that wait to be freed included.",
+            "bytes",
+            [(f"max by (database) (natalog_segment_store_bytes{{{D}}})", "{{database}}")],
+            w=8,
+        ),
+        lines(
+            "Segment cache",
+            "Bytes of stored leaves and scans in memory, and how many there may be.",
+            "bytes",
+            [
+                (f"natalog_segment_cache_bytes{{{P}}}", "{{instance}}"),
+                (f"natalog_segment_cache_limit_bytes{{{P}}}", "{{instance}} limit"),
+            ],
+            w=8,
+        ),
+        lines(
+            "Reads of leaves",
+            "Reads of stored leaves per second: from memory (hits, approximately) and from the "
+            "store (misses).",
+            "ops",
+            [
+                (f"sum ({rate('natalog_segment_cache_hits_total', P)})", "hits"),
+                (f"sum ({rate('natalog_segment_cache_misses_total', P)})", "misses"),
+            ],
+            w=8,
+        ),
+        lines(
+            "Snapshots taken",
+            "Snapshots per second, by outcome; ignored ones could not be read.",
+            "ops",
+            [(f"sum by (outcome) ({rate('natalog_snapshots_total', P)})", "{{outcome}}")],
+            w=8,
+        ),
+        lines(
+            "Writing a snapshot",
+            "How long it took, while transactions went on.",
+            "s",
+            quantiles("natalog_snapshot_duration_seconds", P),
+            w=8,
+        ),
+    ]
     collection = [
         stat(
             "Since the last collection",
@@ -167,5 +219,10 @@ def storage() -> Json:
         "Natalog storage and GC",
         "What is stored where, how full it is, and what is given back.",
         VARIABLES,
-        [("How full", full), ("Sizes", sizes), ("Collection", collection)],
+        [
+            ("How full", full),
+            ("Sizes", sizes),
+            ("Snapshots", snapshots),
+            ("Collection", collection),
+        ],
     )

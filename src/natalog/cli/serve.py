@@ -67,6 +67,14 @@ def serve(
     query_workers: Annotated[
         int | None, typer.Option("--query-workers", min=1, help="Query processes.")
     ] = None,
+    segment_store: Annotated[
+        str | None,
+        typer.Option(
+            "--segment-store",
+            metavar="WHERE",
+            help="Where snapshots lie: jetstream, memory, or a URL (file://, s3://, gs://, az://).",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", metavar="PORT", help="Prometheus and health.")
     ] = None,
@@ -111,6 +119,7 @@ def serve(
         "server_config": server_config,
         "role": None if role is None else role.value,
         "query_workers": query_workers,
+        "segment_store": segment_store,
         "metrics_port": metrics_port,
     }
     run(_serve(config, {k: v for k, v in settings.items() if v is not None}, pinned, target.access))

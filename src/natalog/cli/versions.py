@@ -213,7 +213,33 @@ def gc(
     if out.for_people:
         rows = [["commits", found.get("removed", 0)]]
         rows += [["stream", name] for name in found.get("freed") or []]
+        rows += [["bytes", found.get("bytes", 0)]]
         out.table(["", "would be freed" if dry_run else "freed"], rows)
+    else:
+        out.fields(found)
+
+
+def snapshot(
+    database: DatabaseArgument,
+    branch: BranchOption = "db",
+    nats: NatsOption = None,
+    context: ContextOption = None,
+    timeout: TimeoutOption = ASK_TIMEOUT_S,
+    json: JsonOption = False,
+    edn: EdnOption = False,
+) -> None:
+    """Write a snapshot of a branch now; the service otherwise does so by itself.
+
+    Example: natalog snapshot people
+    """
+    out = Output(json, edn)
+    found = run_with_client(
+        nats, context, timeout, lambda client: client.database(database, branch).snapshot()
+    )
+    if out.for_people:
+        said = "written" if found["written"] else "there already"
+        rows = [[found["tx"], said, found.get("segments", 0), found.get("bytes", 0)]]
+        out.table(["tx", "snapshot", "new segments", "bytes"], rows)
     else:
         out.fields(found)
 

@@ -360,6 +360,13 @@ class Conn:
         body = {"before": before, "dry_run": dry_run}
         return dict(await self._upkeep("gc", body, timeout))
 
+    async def snapshot(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Write a snapshot of the branch now; the service otherwise does so by itself.
+
+        ``written`` False: the newest one was of this transaction already.
+        """
+        return dict(await self._upkeep("snapshot", {"branch": self.branch_name}, timeout))
+
     async def erase(self, *, timeout: float | None = None, **what: Any) -> dict[str, Any]:
         """Remove purged values from the log, snapshots and feeds for good; returns a receipt."""
         return dict(await self._upkeep("erase", what, timeout))
