@@ -154,11 +154,12 @@ class Vault:
         generations = self.store.generations(fresh=True)
         manifest = self.store.segment(ref.manifest)
         db, memo, extra = load_snapshot(manifest, self.store, self._residency, pool)
-        missing = self.store.missing(set(memo.names))
+        names = memo.names()
+        missing = self.store.missing(names)
         if missing:
             raise SegmentMissing(
                 f"The snapshot of {self.database} at block {ref.seq} lacks {len(missing)} of its "
-                f"{len(memo.names)} segments.",
+                f"{len(names)} segments.",
                 database=self.database,
                 sequence=ref.seq,
                 segments=sorted(missing)[:10],
