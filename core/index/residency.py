@@ -132,7 +132,7 @@ class Residency:
     def names(self) -> set[str]:
         """The segments of all leaves that somebody holds, in memory or not."""
         with self._lock:
-            return set(self._leaves)
+            return {name for _, name in self._leaves}
 
     def introduce(self, leaf: Leaf) -> None:
         """Count a leaf that is stored from now on; it may be evicted at once."""
