@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test laws fuzz check format docs bench wheel-check clean
+.PHONY: help setup demo test laws fuzz check format docs console bench wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ format: $(STAMP)  ## rewrite the sources in the house format
 
 docs: $(STAMP)  ## write the documents that are made from the code
 	$(BIN)/python tools/errors_doc.py
+
+console:  ## build the web console into src/natalog/console; needs node and npm
+	cd console && npm ci --silent && npm run --silent check && npm run --silent build
 
 bench: $(STAMP)  ## measure every workload; BENCH="--suite queries --peers" chooses
 	$(BIN)/python bench/run.py $(BENCH)

@@ -15,6 +15,7 @@ from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
 
 ROLES: Final = ("all", "transactor", "query", "gc")
 ENVIRONMENT_PREFIX: Final = "NATALOG_"
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class ServiceConfig:
     ``memory``, or a URL of a directory or bucket.  ``segment_cache_bytes``: what of them is kept in
     memory.  ``segment_grace_s``: how long segments that nothing needs serve other processes' reads.
     ``server_config``: a file that the child server's configuration includes (users, TLS, limits).
+    ``console``: whether the HTTP port serves the web console, None where it listens on loopback
+    only; ``console_write``: whether the console may transact; ``console_hosts``: names beside
+    ``localhost`` under which browsers reach it.
     """
 
     nats: str | None = field(default=None, repr=False)
@@ -56,6 +60,9 @@ class ServiceConfig:
     segment_grace_s: float = 300.0
     access: Access = field(default_factory=Access)
     server_config: Path | None = None
+    console: bool | None = None
+    console_write: bool = False
+    console_hosts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", Path(self.data))
@@ -77,6 +84,14 @@ class ServiceConfig:
             port,
             "a port from 0 to 65535",
         )
+        for name in ("console", "console_write"):
+            value = getattr(self, name)
+            absent = value is None and name == "console"
+            _require(absent or isinstance(value, bool), name, value, "true or false")
+        hosts = self.console_hosts or ()
+        listed = isinstance(hosts, (list, tuple)) and all(isinstance(host, str) for host in hosts)
+        _require(listed, "console_hosts", hosts, "a list of host names")
+        object.__setattr__(self, "console_hosts", tuple(hosts) or None)
         store = self.segment_store
         known = store in ("jetstream", "memory") or "://" in str(store)
         _require(known, "segment_store", store, "jetstream, memory or a URL")
@@ -95,6 +110,13 @@ class ServiceConfig:
                 f"listen is HOST:PORT, not {self.listen!r}.", key="listen", value=self.listen
             )
         return host.strip("[]"), int(port)
+
+    @property
+    def serves_console(self) -> bool:
+        """Whether the HTTP port serves the console; unasked it does so for this machine only."""
+        if self.console is None:
+            return self.metrics_host in LOOPBACK
+        return self.console
 
     @classmethod
     def load(
@@ -156,6 +178,7 @@ _READ: Final[Mapping[str, Callable[[str], Any]]] = {
     "int": int,
     "float": float,
     "bool": lambda text: {"true": True, "false": False, "1": True, "0": False}[text.lower()],
+    "tuple[str, ...]": lambda text: tuple(part.strip() for part in text.split(",")),
 }
 
 

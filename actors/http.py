@@ -1,80 +1,145 @@
-"""Metrics and health over HTTP: ``/metrics``, ``/healthz/live``, ``/healthz/ready``.
+"""The HTTP port of a service: metrics, health and, where it is wanted, the web console.
 
-A few lines of HTTP/1.1 on asyncio: three fixed answers need no framework.
+uvicorn speaks HTTP (its h11 engine, in the event loop of the service), Starlette routes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from natalog.core.errors import PortInUse
 
-log = logging.getLogger("natalog.http")
-
-REQUEST_BYTES_MAX = 8192
-REQUEST_TIMEOUT_S = 5.0
+HEAD_BYTES_MAX = 16 * 1024
+"""Request line and headers."""
+CONNECTIONS_MAX = 512
+KEEP_ALIVE_S = 30
+STOP_TIMEOUT_S = 2
 
 Respond = Callable[[str], tuple[int, str, bytes]]
-_REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+"""A path to status, content type and body."""
+
+USUAL_PORT = 9464
+"""Where a service is found when nobody named a port."""
+PAGES = ("/metrics", "/healthz/live", "/healthz/ready")
+
+
+def application(respond: Respond, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The pages of ``respond``, and ``routes``."""
+
+    def page(request: Request) -> Response:
+        status, kind, body = respond(request.url.path)
+        return Response(body, status, headers={"Content-Type": kind})
+
+    async def serve(request: Request) -> Response:
+        return page(request)
+
+    async def missing(request: Request, error: Exception) -> Response:
+        return page(request)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("this page does not take that method\n", 405)
+
+    return Starlette(
+        routes=[*(Route(path, serve) for path in PAGES), *routes],
+        exception_handlers={404: missing, 405: refused},
+    )
 
 
 class HttpServer:
-    """Serves ``respond(path)``, a function to ``(status, content type, body)``."""
+    """Serves an ASGI application; `start`, then `stop`."""
 
-    def __init__(self, host: str, port: int, respond: Respond) -> None:
+    def __init__(self, host: str, port: int, app: ASGIApp) -> None:
         self._host = host
-        self._port = port
-        self._respond = respond
-        self._server: asyncio.Server | None = None
+        self._wanted = port
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=CONNECTIONS_MAX,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=STOP_TIMEOUT_S,
+                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+            )
+        )
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        assert self._socket is not None
+        return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
         """Listen; `PortInUse` when the address is taken."""
         try:
-            self._server = await asyncio.start_server(
-                self._serve, self._host, self._port, limit=REQUEST_BYTES_MAX
-            )
+            self._socket = listening(self._host, self._wanted)
         except OSError as error:
             raise PortInUse(
-                f"The address {self._host}:{self._port} cannot be listened on: {error.strerror}.",
+                f"The address {self._host}:{self._wanted} cannot be listened on: {error.strerror}.",
                 host=self._host,
-                port=self._port,
+                port=self._wanted,
             ) from error
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+        """Answer what is being answered, then close every connection."""
+        if self._task is not None:
+            self._server.should_exit = True
+            await self._task
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                method, _, rest = head.partition(b" ")
-                path = rest.partition(b" ")[0].decode("latin-1").partition("?")[0]
-                if method in (b"GET", b"HEAD"):
-                    status, kind, body = self._respond(path)
-                else:
-                    status, kind, body = 405, "text/plain", b"only GET and HEAD\n"
-                writer.write(
-                    f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n"
-                    f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-                    "Connection: close\r\n\r\n".encode()
-                )
-                if method != b"HEAD":
-                    writer.write(body)
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            log.debug("a scraper went away or sent no request")
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the command decides what a signal means."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens on the first address of ``host``; raises `OSError`."""
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    found = socket.socket(family, kind, proto)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(128)
+        found.setblocking(False)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+def usual_port(host: str) -> int:
+    """The usual port where it is free, else 0: any."""
+    try:
+        listening(host, USUAL_PORT).close()
+    except OSError:
+        return 0
+    return USUAL_PORT

@@ -25,9 +25,10 @@ from natalog.actors.branches import Branches
 from natalog.actors.catalog import CHANGED, Catalog, Process
 from natalog.actors.collection import Collector
 from natalog.actors.config import ServiceConfig
+from natalog.actors.console import Console
 from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
-from natalog.actors.http import HttpServer
+from natalog.actors.http import HttpServer, application
 from natalog.actors.hub import Hub
 from natalog.actors.intake import IN_THREAD_BYTES, Intake, check_tokens
 from natalog.actors.merges import Merger, is_planned
@@ -78,6 +79,7 @@ class Service:
     """A running service; made by `running`.
 
     ``url``: of the NATS server.  ``metrics_port``: of HTTP, None without.
+    ``console_url``: of the web console, None without.
     """
 
     def __init__(
@@ -168,6 +170,23 @@ class Service:
         self._served = {"cancel", "more", *(name for name, _, _ in endpoints)}
         self.api = ServicesApi(port, self.id, endpoints)
         self._http: HttpServer | None = None
+        self._console: Console | None = None
+        if config.metrics_port is not None and config.serves_console:
+            self._console = Console(
+                port,
+                self.names,
+                query_functions,
+                write=config.console_write,
+                hosts=config.console_hosts or (),
+                ready=lambda: self.ready,
+            )
+
+    @property
+    def console_url(self) -> str | None:
+        if self._console is None or self.metrics_port is None:
+            return None
+        host = self.config.metrics_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.metrics_port}/"
 
     # --- life --------------------------------------------------------------------------------
 
@@ -219,9 +238,12 @@ class Service:
             self._subscriptions.append(await self.port.subscribe(subject, self._handler(take)))
         await self.api.start()
         if self.config.metrics_port is not None:
-            self._http = HttpServer(
-                self.config.metrics_host, self.config.metrics_port, self._respond
-            )
+            routes = []
+            if self._console is not None:
+                await self._console.start()
+                routes = self._console.routes()
+            app = application(self._respond, routes)
+            self._http = HttpServer(self.config.metrics_host, self.config.metrics_port, app)
             await self._http.start()
             self.metrics_port = self._http.port
             self.runtime.spawn_task(self.sampler.run, "sampler")
@@ -236,6 +258,8 @@ class Service:
         """Take no more requests, then end the actors."""
         self._ready = False
         self.snapshots.stop()
+        if self._console is not None:
+            await self._console.stop()
         if self._http is not None:
             await self._http.stop()
         await self.api.stop()

@@ -28,11 +28,12 @@ async def own_service(directory: Path, *options: str) -> AsyncIterator[str]:
     ``options`` are those of the command.  The service is stopped whatever happens; `ServerFailed`
     when it does not start or does not end well.
     """
-    command = [sys.executable, "-m", "natalog", "serve", "--listen", "127.0.0.1:0", *options]
+    command = [sys.executable, "-m", "natalog", "serve", "--listen", "127.0.0.1:0", "--no-console"]
     log_path = directory / "service.log"
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
+            *options,
             "--data",
             str(directory / "data"),
             stdin=subprocess.DEVNULL,

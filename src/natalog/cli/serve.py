@@ -76,7 +76,25 @@ def serve(
         ),
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option("--metrics-port", metavar="PORT", help="Prometheus and health.")
+        int | None,
+        typer.Option(
+            "--metrics-port", metavar="PORT", help="HTTP: console, Prometheus and health; 0: any."
+        ),
+    ] = None,
+    console: Annotated[
+        bool | None,
+        typer.Option(
+            "--console/--no-console", help="Serve the web console; by default on loopback."
+        ),
+    ] = None,
+    console_write: Annotated[
+        bool, typer.Option("--console-write", help="Let the web console transact.")
+    ] = False,
+    console_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--console-host", metavar="NAME", help="Another name under which it is reached."
+        ),
     ] = None,
     pin_clock: Annotated[
         str | None,
@@ -93,9 +111,13 @@ def serve(
 
     Every setting can also stand in the file, or in a variable such as NATALOG_METRICS_PORT.
 
+    Its web console is at http://127.0.0.1:9464/, or on the port that it logs when that is taken.
+
     Examples:
 
     natalog serve --data /var/lib/natalog
+
+    natalog serve --console-write --metrics-port 8080
 
     natalog serve --nats nats://nats.example.com:4222 --role query
     """
@@ -121,6 +143,9 @@ def serve(
         "query_workers": query_workers,
         "segment_store": segment_store,
         "metrics_port": metrics_port,
+        "console": console,
+        "console_write": console_write or None,
+        "console_hosts": tuple(console_host) if console_host else None,
     }
     run(_serve(config, {k: v for k, v in settings.items() if v is not None}, pinned, target.access))
 
@@ -129,12 +154,15 @@ async def _serve(
     path: Path | None, settings: dict[str, Any], pinned_ms: int | None, who: Access
 ) -> None:
     # the actors and the engine are heavy; no other command needs them
-    from natalog.actors.config import ServiceConfig
+    from natalog.actors.config import LOOPBACK, ServiceConfig
+    from natalog.actors.http import usual_port
     from natalog.actors.service import running
 
     config = ServiceConfig.load(path, os.environ, **settings)
     # what the command line says goes before the file, the file before the environment
     config = replace(config, access=given().over(config.access).over(who))
+    if config.metrics_port is None and config.role == "all" and config.serves_console:
+        config = replace(config, metrics_port=usual_port(config.metrics_host))
     clock = None if pinned_ms is None else (lambda: pinned_ms)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -144,6 +172,13 @@ async def _serve(
     async with running(config, clock=clock) as service:
         if service.metrics_port is not None:
             log.info("metrics at http://%s:%d/metrics", config.metrics_host, service.metrics_port)
+        if service.console_url is not None:
+            log.info("console at %s", service.console_url)
+            if config.metrics_host not in LOOPBACK:
+                log.warning(
+                    "whoever reaches the console can %s every database",
+                    "read and change" if config.console_write else "read",
+                )
         print(f"natalog ready {service.url}", flush=True)
         await stop.wait()
 

@@ -1,0 +1,38 @@
+// What a transaction did, read back from the database value of the branch or commit that has it.
+
+import { ask } from "./api";
+import { Datoms } from "./datoms";
+import { useAsk } from "./hooks";
+import { Busy, ErrorNote } from "./shown";
+import { branch, database } from "./state";
+import type { Struct, Value } from "./values";
+
+interface Properties {
+  tx: number;
+  title: string;
+  /** Where to look: a branch or a commit; without it on the branch that is shown. */
+  view?: Record<string, unknown>;
+}
+
+export function TransactionFacts({ tx, title, view = {} }: Properties) {
+  const name = database.value!;
+  const { value, error, busy } = useAsk([name, branch.value, tx, view], async (stop) => {
+    const answer = await ask(name, branch.value, "tx-range", { from: tx, to: tx + 1, view }, stop);
+    return (answer.result as Struct[]).flatMap((each) => each.datoms as Value[]);
+  });
+  return (
+    <section class="transaction">
+      <Busy on={busy} />
+      <h2>{title}</h2>
+      <ErrorNote error={error} />
+      {value !== null &&
+        (value.length === 0 ? (
+          <p class="faint">
+            No facts of it can be read here: it made none, or they were purged, or it is not on this line.
+          </p>
+        ) : (
+          <Datoms rows={value} />
+        ))}
+    </section>
+  );
+}
