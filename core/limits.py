@@ -78,6 +78,10 @@ PULL_LIMIT_DEFAULT = 1000
 LEAF_ROWS_MAX = 2048
 """Rows of an index leaf; a fuller one splits."""
 
+# --- segments ------------------------------------------------------------------------------------
+SEGMENT_BYTES_MAX = 512 * 1024 * 1024
+"""Contents of one segment before compression; only a single huge value comes near."""
+
 # --- actors --------------------------------------------------------------------------------------
 REQUESTS_WAITING_MAX = 8192
 """Requests without an answer in one process; those that read and those that change each."""

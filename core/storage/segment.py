@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 
 import zstandard
 
-from natalog.core.errors import SegmentCorrupt
+from natalog.core.errors import LimitExceeded, SegmentCorrupt
+from natalog.core.limits import SEGMENT_BYTES_MAX
 
 VERSION: Final = 1
 _MAGIC: Final = b"NS"
@@ -58,7 +59,9 @@ def verified(name: str, data: bytes) -> bytes:
 
 
 def sealed(kind: int, body: bytes) -> bytes:
-    """The segment of a kind with these contents."""
+    """The segment of a kind with these contents; `LimitExceeded` beyond `SEGMENT_BYTES_MAX`."""
+    if len(body) > SEGMENT_BYTES_MAX:
+        raise LimitExceeded(f"a segment of {len(body)} bytes; at most {SEGMENT_BYTES_MAX}")
     compressor = _tool("compressor", lambda: zstandard.ZstdCompressor(level=_LEVEL))
     compressed: bytes = compressor.compress(body)
     return _MAGIC + bytes((VERSION, kind)) + compressed
@@ -73,8 +76,11 @@ def opened(kind: int, data: bytes) -> bytes:
         )
     decompressor = _tool("decompressor", zstandard.ZstdDecompressor)
     try:
+        size = zstandard.frame_content_size(data[4:])
+        if not 0 <= size <= SEGMENT_BYTES_MAX:
+            raise SegmentCorrupt(f"A segment that says it has {size} bytes.", kind=kind)
         body: bytes = decompressor.decompress(data[4:])
-    except zstandard.ZstdError as error:
+    except (zstandard.ZstdError, MemoryError) as error:
         raise SegmentCorrupt(f"A segment that cannot be decompressed: {error}", kind=kind) from None
     return body
 

@@ -85,7 +85,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps, st.sampled_from([0, LEAF_BYTES, 5 * LEAF_BYTES]))
 def test_a_table_with_evicted_leaves_equals_one_that_is_all_in_memory(steps, budget) -> None:
     before = tree_module.LEAF_ROWS_MAX

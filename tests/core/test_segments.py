@@ -53,7 +53,7 @@ tables = st.integers(1, 5).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tables, st.binary(max_size=5), st.binary(max_size=5))
 def test_every_table_of_numbers_comes_back(table, before, behind) -> None:
     packed = pack_columns(table)
@@ -63,7 +63,7 @@ def test_every_table_of_numbers_comes_back(table, before, behind) -> None:
     assert end == len(before) + len(packed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(longs, longs, st.integers(0, 9), st.none() | st.integers(0, 9))))
 def test_every_leaf_comes_back(rows) -> None:
     table = np.array(
@@ -259,7 +259,7 @@ def test_a_segment_of_another_kind_or_version_is_refused() -> None:
             opened(LEAF, bad)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["leaf", "directory", "part", "attributes", "manifest"]), st.data())
 def test_bytes_of_the_wrong_shape_are_corrupt_and_nothing_worse(kind, data) -> None:
     """Contents that pass every hash, but that no version ever wrote."""

@@ -135,7 +135,7 @@ def after(db: Database, data: list[Any], number: int, step: int | None) -> Datab
         return f"{type(error).__name__}: {error.message}"
 
 
-@settings(max_examples=settings().max_examples // 2)
+@settings(max_examples=settings().max_examples // 4)
 @given(configs, steps, st.sampled_from([0, 300, 10**9]))
 def test_a_value_that_goes_through_snapshots_stays_the_value_it_is(config, history, budget):
     """One line keeps everything in memory; the other is written and loaded again and again."""
@@ -173,7 +173,7 @@ def rebuilt(db: Database) -> Database:
     return loaded
 
 
-@settings(max_examples=settings().max_examples // 4)
+@settings(max_examples=settings().max_examples // 8)
 @given(steps, steps, st.booleans())
 def test_a_branch_and_its_parent_are_independent(ours, theirs, shared):
     """Both go on from one snapshot, with leaves and perhaps a pool in common."""
