@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, Protocol, TypeVar
-from weakref import KeyedRef, WeakValueDictionary
+from weakref import KeyedRef, WeakSet, WeakValueDictionary
 
 from natalog.core.index.leaf import Leaf
 from natalog.core.index.pool import Ints
@@ -101,6 +101,8 @@ class Residency:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._dead: deque[KeyedRef[int, Any]] = deque()
         self._leaves: WeakValueDictionary[tuple[int, str], Leaf] = WeakValueDictionary()
+        self._twins: WeakSet[Leaf] = WeakSet()
+        """Leaves of segments that another leaf is known of."""
         self._tables: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self._bytes = 0
         self._hits = 0
@@ -132,12 +134,15 @@ class Residency:
     def names(self) -> set[str]:
         """The segments of all leaves that somebody holds, in memory or not."""
         with self._lock:
-            return {name for _, name in self._leaves}
+            found = {name for _, name in self._leaves}
+            found.update(leaf.stored.name for leaf in self._twins if leaf.stored is not None)
+            return found
 
     def introduce(self, leaf: Leaf) -> None:
         """Count a leaf that is stored from now on; it may be evicted at once."""
         with self._lock:
-            self._leaves.setdefault(_segment(leaf), leaf)
+            if self._leaves.setdefault(_segment(leaf), leaf) is not leaf:
+                self._twins.add(leaf)
             if leaf.array is not None:
                 self._admit(leaf, leaf.array.nbytes)
 

@@ -236,6 +236,23 @@ def test_leaves_of_one_segment_are_one_leaf(small_leaves: None) -> None:
     assert residency.shared(again) is again
 
 
+def test_every_leaf_that_somebody_holds_is_named(small_leaves: None) -> None:
+    """What collects segments must know them all."""
+    shelf, residency = Shelf(), Residency(0)
+    first = shelf.store(big(80), residency)
+    twin = Leaf(first.leaves[0].load())
+    twin.stored = first.leaves[0].stored
+    residency.introduce(twin)
+    assert residency.names() == set(shelf.held)
+    del first
+    gc.collect()
+    assert twin.stored is not None
+    assert residency.names() == {twin.stored.name}
+    del twin
+    gc.collect()
+    assert residency.names() == set()
+
+
 def test_threads_read_through_a_budget_of_almost_nothing(small_leaves: None) -> None:
     residency = Residency(3 * LEAF_BYTES)
     tree = Shelf().store(big(), residency)
