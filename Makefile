@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test laws fuzz check format docs console bench wheel-check clean
+.PHONY: help setup demo test faults laws fuzz check format docs console bench wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ demo: $(STAMP)  ## show what Natalog does, on a nats-server of its own; about a 
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -q
+
+faults: $(STAMP)  ## kill and break services and servers; under 15 minutes
+	$(BIN)/python -m pytest -q -m faults --timeout 600 tests/faults
 
 laws: $(STAMP)  ## run the property tests with thousands of examples; takes many minutes
 	NATALOG_LAWS_EXAMPLES=$${NATALOG_LAWS_EXAMPLES:-3000} \

@@ -16,6 +16,7 @@ from anyio import to_thread
 from natalog.actors.branches import Branches
 from natalog.actors.catalog import Catalog, DatabaseEntry, Process
 from natalog.actors.hub import Hub
+from natalog.actors.lease import Lease
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, check_name
 from natalog.actors.payload import Struct, field_name, fields_of
@@ -46,6 +47,7 @@ class AdminActor(Actor):
         branches: Branches,
         metrics: Metrics,
         process: Process | None,
+        lease: Lease,
     ) -> None:
         super().__init__()
         self._catalog = catalog
@@ -53,6 +55,7 @@ class AdminActor(Actor):
         self._branches = branches
         self._metrics = metrics
         self._process = process
+        self._lease = lease
 
     async def on_message(self, message: Any) -> None:
         assert isinstance(message, Request)
@@ -65,6 +68,8 @@ class AdminActor(Actor):
         }
         try:
             message.check_deadline()
+            await self._lease.confirm()
+            message.mine = True
             await message.reply(await handlers[message.endpoint](message))
         except Exception as error:
             await message.refuse(error)

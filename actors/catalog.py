@@ -55,6 +55,8 @@ Process = Callable[[Database, Any, Mapping[Any, Any] | None], TxReport]
 
 CHANGED = "changed"
 """Endpoint on which creations and deletions are announced: ``natalog._._.changed``."""
+OPENED = "opened"
+"""What is announced there when a branch gets its transactor: who stands by follows it too."""
 GENESIS_KEY = "natalog-genesis"
 """Metadata of an ingest stream: the incarnation of the branch that it feeds."""
 TX_INSTANT = Keyword("db/txInstant")

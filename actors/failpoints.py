@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import Final
 
 VARIABLE: Final = "NATALOG_FAILPOINTS"
+TURNS: Final = 4
+"""Turns of the event loop in which what was given to a connection reaches its socket."""
 
 _left: dict[str, int] = {}
 
@@ -30,6 +33,21 @@ def failpoint(name: str) -> None:
     _left[name] -= 1
     if _left[name] <= 0:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def failpoint_soon(name: str) -> None:
+    """The same while the caller waits for an answer: what it sends next is on its way by then."""
+    if not _left or name not in _left:
+        return
+    loop = asyncio.get_running_loop()
+
+    def again(turns: int) -> None:
+        if turns:
+            loop.call_soon(again, turns - 1)
+        else:
+            failpoint(name)
+
+    again(TURNS)
 
 
 arm(os.environ.get(VARIABLE, ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -44,10 +45,12 @@ class GcActor(Actor):
         collector: Collector,
         snapshots: Snapshots,
         metrics: Metrics,
+        its_turn: Callable[[], bool],
         *,
         interval_s: float,
         grace_s: float,
     ) -> None:
+        """``its_turn``: whether this process is the one that runs by schedule."""
         super().__init__()
         self._catalog = catalog
         self._collector = collector
@@ -55,12 +58,15 @@ class GcActor(Actor):
         self._grace_s = grace_s
         self._metrics = metrics
         self._interval_s = interval_s
+        self._its_turn = its_turn
         self.last: list[dict[str, Any]] = []
 
     async def schedule(self) -> None:
         """Send the actor its tick, for ever."""
         while True:
             await anyio.sleep(self._interval_s)
+            if not self._its_turn():
+                continue
             try:
                 self.tell("tick")
             except NatalogError as error:

@@ -1,7 +1,8 @@
 """The branches that this process serves: their states and who keeps them up to date.
 
-A process with a transactor feeds a branch's state from it; any other process follows the log.
-Branches are opened when they are first asked for.
+The process that holds the lease feeds a branch's state from its transactor; any other process
+follows the log.  Branches are opened when they are first asked for.  When the lease changes hands,
+states stay and only their actors change.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import anyio
 
 from natalog.actors.archive import Archive
-from natalog.actors.catalog import Catalog, Process
+from natalog.actors.catalog import OPENED, Catalog, Process
+from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.lines import Line
 from natalog.actors.log import BranchLog, no_log
 from natalog.actors.metrics import Metrics
@@ -42,6 +45,9 @@ CORRUPT_REMEMBERED_S = 10.0
 """A corrupt log is not read again for every request."""
 
 
+Open = tuple[BranchState, Actor]
+
+
 class Follower(Actor):
     """Keeps the state of one branch up to date from its log; takes no messages."""
 
@@ -54,6 +60,9 @@ class Follower(Actor):
         self._log = branch_log
         self._archive = archive
         self._metrics = metrics
+
+    def tell(self, message: Any) -> None:
+        raise LeaseLost
 
     async def on_start(self) -> None:
         try:
@@ -92,10 +101,12 @@ class Hub:
         metrics: Metrics,
         process: Process | None,
         snapshots: Snapshots,
+        lease: Lease | None,
         *,
         mailbox_size: int,
         branch_idle_s: float,
     ) -> None:
+        """``process`` and ``lease`` None: transactions are never taken here."""
         self._port = port
         self._names = names
         self._idle_s = branch_idle_s
@@ -103,8 +114,9 @@ class Hub:
         self._runtime = runtime
         self._metrics = metrics
         self._process = process
+        self._lease = lease
         self._mailbox_size = mailbox_size
-        self._open: dict[tuple[str, str], tuple[BranchState, Actor]] = {}
+        self._open: dict[tuple[str, str], Open] = {}
         self._opening: dict[tuple[str, str], Opening] = {}
         self._resting: dict[tuple[str, str], BranchState] = {}
         self._used: dict[tuple[str, str], tuple[float, int]] = {}
@@ -115,7 +127,7 @@ class Hub:
         self._losing: set[str] = set()
         self._corrupt: dict[tuple[str, str], tuple[LogCorrupt, float]] = {}
 
-    def opened(self, database: str, branch: str) -> tuple[BranchState, Actor] | None:
+    def opened(self, database: str, branch: str) -> Open | None:
         """A branch that is open and well, without waiting."""
         found = self._open.get((database, branch))
         if found is None or found[1].ended or found[0].ended is not None:
@@ -131,7 +143,7 @@ class Hub:
     @property
     def writes(self) -> bool:
         """Whether branches are opened with a transactor."""
-        return self._process is not None
+        return self._lease is not None and self._lease.held
 
     def corrupt(self) -> list[tuple[str, str]]:
         """Branches that are not served because their log is damaged."""
@@ -143,32 +155,45 @@ class Hub:
         open_ = list(self._open.values())
         return [state for state, actor in open_ if not actor.ended and state.ended is None]
 
-    async def open(self, database: str, branch: str) -> tuple[BranchState, Actor]:
-        """A branch that is up to date with its log.
+    async def writer(self, database: str, branch: str) -> Transactor:
+        """The transactor of a branch; `LeaseLost` when another process has it."""
+        while self.writes:
+            actor = (await self.open(database, branch))[1]
+            if isinstance(actor, Transactor):
+                return actor
+        raise LeaseLost
+
+    async def open(self, database: str, branch: str) -> Open:
+        """A branch that is up to date with its log, with the actor that it is to have now.
 
         Raises `InvalidName`, `DatabaseNotFound`, `BranchNotFound`, `LogCorrupt`, `Unavailable`.
         """
         key = (database, branch)
         while True:
             found = self.opened(database, branch)
-            if found is not None:
+            if found is not None and isinstance(found[1], Transactor) == self.writes:
                 return found
             opening = self._opening.get(key)
             if opening is None:
-                self._open.pop(key, None)
+                former = self._open.pop(key, None)
                 opening = self._opening[key] = Opening()
                 # in a task of its own: who asked first may not wait for as long as it takes
-                self._runtime.tasks.start_soon(self._run_start, key, opening)
+                self._runtime.tasks.start_soon(self._run_start, key, former, opening)
             await opening.done.wait()
             moved = isinstance(opening.error, LineEnded) and opening.error.successor is not None
-            if opening.error is not None and not moved:
+            if opening.error is not None and not moved and not _changed_hands(opening.error):
                 raise opening.error
             if moved:
                 await anyio.sleep(MOVE_PAUSE_S)
 
-    async def _run_start(self, key: tuple[str, str], opening: Opening) -> None:
+    async def _run_start(self, key: tuple[str, str], former: Open | None, opening: Opening) -> None:
         opening.error = Unavailable("The service is stopping.")
         try:
+            if former is not None and former[0].ended is None:
+                state, actor = former
+                if not actor.ended or _changed_hands(actor.failure):
+                    await actor.stop()
+                    self._resting[key] = state
             await self._start(*key)
             opening.error = None
         except Exception as error:
@@ -205,7 +230,7 @@ class Hub:
             }
         branch_log = lines.log(line)
         actor: Actor
-        if self._process is None:
+        if self._process is None or self._lease is None or not self._lease.held:
             actor = Follower(state, branch_log, self.archive, self._metrics)
         else:
             actor = Transactor(
@@ -217,10 +242,17 @@ class Hub:
                 self.archive,
                 self._process,
                 self._metrics,
+                self._lease,
                 mailbox_size=self._mailbox_size,
             )
         self._runtime.spawn(actor)
         await actor.ready()
+        if isinstance(actor, Transactor) and not self.writes:
+            actor.failure = LeaseLost()
+            await actor.stop()
+        if _changed_hands(actor.failure):
+            self._resting[database, branch] = state
+            raise LeaseLost
         if actor.failure is not None:
             state.fail(actor.failure)
             self._metrics.forget_branch(database, branch)
@@ -233,6 +265,8 @@ class Hub:
             raise actor.failure
         self._open[database, branch] = (state, actor)
         self._corrupt.pop((database, branch), None)
+        if isinstance(actor, Transactor) and branch != MAIN_BRANCH:
+            await self._catalog.announce(OPENED, database, branch)
 
     async def _open_lane(self, database: str, lane: int) -> BranchState | None:
         """The state of a living branch by its lane, up to date with its log."""
@@ -438,13 +472,17 @@ class Hub:
         What cannot be opened is logged.
         """
         self._runtime.spawn_task(self.rest, "resting branches")
+        await self.take_over()
+
+    async def take_over(self) -> None:
+        """What `open_all` opens, with the actors that it is to have now."""
         wanted: list[tuple[str, str]] = []
         for entry in await self._catalog.databases():
             self._metrics.branches[entry.name] = len(entry.branches)
-            if self._process is not None:
+            if self.writes:
                 await self._catalog.lines.settle(entry.name)
             wanted.append((entry.name, MAIN_BRANCH))
-        if self._process is not None:
+        if self.writes:
             for stream in await self._port.streams(self._names.any_branch("tx")):
                 if stream["state"]["messages"]:
                     database, branch, _ = self._names.parse(stream["config"]["subjects"][0])
@@ -454,3 +492,22 @@ class Hub:
                 await self.open(*key)
             except NatalogError as error:
                 log.error("%s.%s cannot be served: %s", *key, error.message)
+
+    async def hand_over(self) -> None:
+        """Another process takes the transactions: go on as a follower of what is open."""
+        writers = [
+            (key, actor) for key, (_, actor) in self._open.items() if isinstance(actor, Transactor)
+        ]
+        async with anyio.create_task_group() as tasks:
+            for _, actor in writers:
+                actor.failure = LeaseLost()
+                tasks.start_soon(actor.stop)
+        for key, _ in writers:
+            try:
+                await self.open(*key)
+            except NatalogError as error:
+                log.warning("%s.%s is not followed: %s", *key, error.message)
+
+
+def _changed_hands(error: NatalogError | None) -> bool:
+    return isinstance(error, LeaseLost)

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import anyio
 
+from natalog.actors.failpoints import failpoint_soon
 from natalog.actors.names import Names
 from natalog.actors.nats_port import (
     WRONG_LAST_SEQUENCE,
@@ -36,6 +37,8 @@ log = logging.getLogger("natalog.log")
 APPEND_TIMEOUT_S = 3.0
 RESOLVE_TIMEOUT_S = 20.0
 RESOLVE_PAUSE_S = 0.1
+LAGGING_S = 10.0
+"""After a fail-over on a cluster a server may know less than it will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +82,38 @@ class BranchLog:
         self.subject = names.log(database, branch) if subject is None else subject
         self.stream = names.log_stream(database) if stream is None else stream
         self._writer = uuid4().hex
+        self._created: Any = None
 
     async def create(self, *, replicas: int = 1) -> None:
         """Create the stream; one that exists stays as it is."""
         await self.port.stream_create(log_stream_config(self.stream, self.subject, replicas))
 
     async def last_seq(self) -> int:
-        """Sequence of the last block, 0 of an empty log; `BranchNotFound` without a stream."""
+        """Sequence of the last block, 0 of an empty log.
+
+        `BranchNotFound` without a stream, or when another one has been made in its place.
+        """
         info = await self.port.stream_info(self.stream)
-        if info is None:
+        if info is None or self._created not in (None, info.get("created")):
             raise no_log(self.database, self.branch)
+        self._created = info.get("created")
         return int(info["state"]["last_seq"])
 
     async def append(self, at: Position, block: bytes) -> Position:
         """Append a block after ``at`` and return its position, once it is safe on disk.
 
-        Raises `Fenced` when somebody else has appended, `CommitUnknown` when the outcome could not
-        be found out within `RESOLVE_TIMEOUT_S`, `TooLarge` before anything is sent.
+        Raises `Fenced` when somebody else has appended, `Unavailable` when nothing was appended
+        within `RESOLVE_TIMEOUT_S`, `CommitUnknown` when that could not be found out, `TooLarge`
+        before anything is sent.
         """
         made = Position(at.seq + 1, block_hash(block))
         # two writers may make equal blocks; only one of them has written it
         message_id = f"{made.hash.hex()}.{self._writer}"
         deadline = anyio.current_time() + RESOLVE_TIMEOUT_S
+        sent = False
         while True:
             try:
+                failpoint_soon("append.sent")
                 await self.port.append(
                     self.subject,
                     block,
@@ -113,19 +124,18 @@ class BranchLog:
                 )
                 return made
             except JetStreamError as error:
-                conflict = error.err_code == WRONG_LAST_SEQUENCE
-                if not conflict:
+                if error.err_code != WRONG_LAST_SEQUENCE:
                     log.error("append to %s: %s", self.stream, error.message)
                 reason = error.message
             except (DeadlineExceeded, Unavailable) as error:
-                conflict = False
+                sent = sent or error.data.get("delivered") is not False
                 reason = error.message
             # A compare-and-set is checked before deduplication: a retry of an append whose receipt
             # was lost looks like a conflict.  What the log holds decides.
-            found = await self._holds(made.seq, deadline)
+            last, found = await self._look(made.seq, deadline, sent)
             if found == message_id:
                 return made
-            if found is not None or conflict:
+            if last != at.seq:
                 raise Fenced(
                     f"Another transactor has appended to {self.database}.{self.branch}.",
                     database=self.database,
@@ -133,31 +143,35 @@ class BranchLog:
                     sequence=made.seq,
                 )
             if anyio.current_time() > deadline:
-                raise CommitUnknown(
-                    f"The outcome of an append to {self.database}.{self.branch} is not known: "
-                    f"{reason}",
-                    database=self.database,
-                    branch=self.branch,
-                )
+                raise self._unresolved(reason, sent)
             await anyio.sleep(RESOLVE_PAUSE_S)
 
-    async def _holds(self, seq: int, deadline: float) -> str | None:
-        """The message id of the block at ``seq``, None without one; asked until an answer comes."""
+    def _unresolved(self, reason: str, sent: bool) -> CommitUnknown | Unavailable:
+        where = f"{self.database}.{self.branch}"
+        about = {"database": self.database, "branch": self.branch}
+        if sent:
+            said = f"The outcome of an append to {where} is not known: {reason}"
+            return CommitUnknown(said, **about)
+        return Unavailable(f"The log of {where} cannot be reached: {reason}", **about)
+
+    async def _look(self, seq: int, deadline: float, sent: bool) -> tuple[int, str | None]:
+        """The last sequence and the message id of the block at ``seq``, None without one.
+
+        Asked until an answer comes.
+        """
         while True:
             try:
-                await self.last_seq()  # raises when the log itself is gone
+                last = await self.last_seq()  # raises when the log itself is gone
+                if last < seq:
+                    return last, None
                 message = await self.port.read(self.stream, seq=seq)
-                if message is None:
-                    return None
-                return (message.headers or {}).get("Nats-Msg-Id", "")
+                if message is not None:
+                    return last, (message.headers or {}).get("Nats-Msg-Id", "")
+                reason = f"block {seq} cannot be read."
             except (ServiceError, JetStreamError) as error:
-                if anyio.current_time() > deadline:
-                    raise CommitUnknown(
-                        f"The outcome of an append to {self.database}.{self.branch} is not "
-                        f"known: {error.message}",
-                        database=self.database,
-                        branch=self.branch,
-                    ) from error
+                reason = error.message
+            if anyio.current_time() > deadline:
+                raise self._unresolved(reason, sent)
             await anyio.sleep(RESOLVE_PAUSE_S)
 
     async def read_block(self, seq: int) -> Block:
@@ -181,7 +195,7 @@ class BranchLog:
         the log is gone.
         """
         at = after or Position()
-        until = None if follow else await self.last_seq()
+        until = None if follow else await self._end(at.seq)
         reader = StreamReader(self.port, self.stream, at.seq + 1)
         try:
             async with aclosing(reader.messages(until)) as batches:
@@ -198,6 +212,15 @@ class BranchLog:
             if error.status == 404:
                 raise no_log(self.database, self.branch) from error
             raise
+
+    async def _end(self, known: int) -> int:
+        """Sequence of the last block; `LogCorrupt` when ``known`` has been behind it."""
+        deadline = anyio.current_time() + (LAGGING_S if self.port.replicated else 0)
+        while (last := await self.last_seq()) < known:
+            if anyio.current_time() >= deadline:
+                raise ends_early(self.database, self.branch, last, known)
+            await anyio.sleep(RESOLVE_PAUSE_S)
+        return last
 
     def _verified(self, at: Position, message: Stored) -> Block:
         if message.seq != at.seq + 1:
@@ -234,6 +257,19 @@ def log_stream_config(stream: str, subject: str, replicas: int = 1) -> dict[str,
         "allow_direct": True,
         "duplicate_window": 120_000_000_000,
     }
+
+
+def ends_early(database: str, branch: str, last: int, known: int) -> LogCorrupt:
+    """The error for a log that has lost its end."""
+    return LogCorrupt(
+        f"The log of {database}.{branch} ends with block {last}, but block {known} was "
+        f"acknowledged. Nothing is served from what is left: restore a backup, or accept the loss "
+        f"(natalog recover {database} --branch {branch} --accept-loss-after {last}).",
+        database=database,
+        branch=branch,
+        sequence=last,
+        acknowledged=known,
+    )
 
 
 def no_log(database: str, branch: str) -> DatabaseNotFound | BranchNotFound:

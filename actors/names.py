@@ -90,6 +90,18 @@ class Names:
         """The subject of one segment; generation and name may be wildcards."""
         return f"{self.subject(database, NOBODY, SEGMENTS)}.{generation}.{name}"
 
+    def lease(self) -> str:
+        """Where the process that takes transactions says so, again and again."""
+        return self.subject(NOBODY, NOBODY, "lease")
+
+    def free(self) -> str:
+        """Where it says that it has given the lease back."""
+        return self.subject(NOBODY, NOBODY, "free")
+
+    def alive(self, process: str) -> str:
+        """Where one process answers that it is there."""
+        return self.subject(NOBODY, NOBODY, f"alive-{process}")
+
     # Stream names may not hold dots; "=" is in no name, so that two streams never share one.
 
     def _stream(self, *words: str) -> str:
@@ -136,6 +148,9 @@ class Names:
         if len(words) != 4 or words[0] != self.prefix.replace(".", "="):
             return None
         return words[1] if self.generation_of(words[1], stream) is not None else None
+
+    def lease_stream(self) -> str:
+        return self._stream(NOBODY, NOBODY, "lease")
 
     def ingest_stream(self, database: str, branch: str) -> str:
         return self._stream(database, branch, "tx")

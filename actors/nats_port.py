@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,9 @@ log = logging.getLogger("natalog.nats")
 
 CONNECT_TIMEOUT_S = 10.0
 API_TIMEOUT_S = 5.0
+DRAIN_S = 1.0
 ATTEMPT_S = 1.0
-_REPEATABLE = ("INFO", "STREAM.INFO", "STREAM.LIST")
+_REPEATABLE = ("INFO", "STREAM.INFO", "STREAM.LIST", "STREAM.NAMES", "STREAM.MSG.GET")
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 PROTOCOL_SLACK_BYTES = 4096
 """Kept free below ``max_payload`` for the header lines that the server counts."""
@@ -65,10 +67,13 @@ class JetStreamError(StorageError):
         self.status = status
 
 
+CLUSTER_NOT_READY = 10008
+CLUSTER_PAUSE_S = 0.2
 STREAM_NOT_FOUND = 10059
 STORE_NOT_CREATED = 10049
 STREAM_CREATE_ATTEMPTS_MAX = 6
 CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
 WRONG_LAST_SEQUENCE = 10071
 STREAM_NAME_IN_USE = 10058
 
@@ -83,7 +88,10 @@ class PubAck:
 
 
 class NatsPort:
-    """One connection.  Use `connect`, then the verbs, then `close`."""
+    """One connection.  Use `connect`, then the verbs, then `close`.
+
+    ``replicated``: streams have copies on several servers of a cluster.
+    """
 
     def __init__(self, client: NatsClient) -> None:
         self._client = client
@@ -96,10 +104,12 @@ class NatsPort:
         self._connected = asyncio.Event()
         self._connected.set()
         self.closed = asyncio.Event()
+        self.replicated = False
         self.disconnects = 0
         self.reconnects = 0
         self.errors = 0
         self._last_error: Exception | None = None
+        self._closer: asyncio.Task[Any] | None = None
         self.on_reconnect: list[Callable[[], None]] = []
 
     @classmethod
@@ -185,6 +195,10 @@ class NatsPort:
         await self._connected.wait()
 
     async def _on_error(self, error: Exception) -> None:
+        if self._closer not in (None, asyncio.current_task()):
+            # before Python 3.12 a cancellation can get lost in nats-py's attempts to reconnect,
+            # which then go on for ever on a closed connection
+            raise asyncio.CancelledError
         self.errors += 1
         if not isinstance(self._last_error, NatsError):  # what a server says tells most
             self._last_error = error
@@ -249,6 +263,7 @@ class NatsPort:
 
     async def close(self) -> None:
         """Send what waits and close the connection."""
+        self._closer = asyncio.current_task()
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
             if self.is_connected:
                 await asyncio.sleep(0)
@@ -342,6 +357,24 @@ class NatsPort:
         """End a subscription, also when the connection is gone."""
         await _quietly(subscription.unsubscribe)
 
+    async def drain(self, subscriptions: Iterable[Subscription]) -> None:
+        """End subscriptions once the handler has had all that was sent on them.
+
+        nats-py's own way to do this asks the server too early and may drop a message.
+        """
+        ending = list(subscriptions)
+        with anyio.move_on_after(DRAIN_S):
+            try:
+                for subscription in ending:
+                    await self._client._send_unsubscribe(subscription._id)
+                await self.api("INFO", timeout_s=DRAIN_S)
+                for subscription in ending:
+                    await subscription._pending_queue.join()
+            except (NatalogError, NatsError, OSError) as error:
+                log.info("subscriptions ended without a farewell: %s", error)
+        for subscription in ending:
+            await self.unsubscribe(subscription)
+
     def inbox(self) -> str:
         """A subject of our own to receive on."""
         return self._client.new_inbox()
@@ -354,13 +387,22 @@ class NatsPort:
         """Call ``$JS.API.<what>``; raises `JetStreamError` when it answers an error."""
         payload = b"" if body is None else json.dumps(body).encode()
         subject = f"$JS.API.{what}"
-        if what.startswith(_REPEATABLE):
-            message = await self._ask_again(subject, payload, timeout_s)
-        else:
-            message = await self.request(subject, payload, timeout_s=timeout_s)
-        answer: dict[str, Any] = json.loads(message.data)
-        _check(answer, what)
-        return answer
+        deadline = anyio.current_time() + timeout_s
+        while True:
+            left = max(ATTEMPT_S, deadline - anyio.current_time())
+            if what.startswith(_REPEATABLE):
+                message = await self._ask_again(subject, payload, left)
+            else:
+                message = await self.request(subject, payload, timeout_s=left)
+            answer: dict[str, Any] = json.loads(message.data)
+            try:
+                _check(answer, what)
+                return answer
+            except JetStreamError as error:
+                # a cluster that is choosing its leader has done nothing
+                if error.err_code != CLUSTER_NOT_READY or left <= ATTEMPT_S:
+                    raise
+            await asyncio.sleep(CLUSTER_PAUSE_S)
 
     async def _ask_again(self, subject: str, payload: bytes, timeout_s: float) -> Msg:
         """A request that changes nothing, sent again while no answer comes.
@@ -443,14 +485,15 @@ class NatsPort:
         expected_last_of_subject: int | None = None,
         message_id: str | None = None,
         stream: str | None = None,
+        ttl_s: int | None = None,
         timeout_s: float = API_TIMEOUT_S,
     ) -> PubAck:
         """Publish into a stream and wait for its receipt.
 
         ``expected_last`` makes it a compare-and-set on the stream's last sequence: `JetStreamError`
         with ``WRONG_LAST_SEQUENCE`` when somebody else has appended; ``expected_last_of_subject``
-        on the last sequence of the subject, 0 for none.  `DeadlineExceeded` means that the outcome
-        is unknown.
+        on the last sequence of the subject, 0 for none.  ``ttl_s``: whole seconds after which the
+        server drops the message.  `DeadlineExceeded` means that the outcome is unknown.
         """
         headers: dict[str, str] = {}
         if expected_last is not None:
@@ -461,6 +504,8 @@ class NatsPort:
             headers["Nats-Msg-Id"] = message_id
         if stream is not None:
             headers["Nats-Expected-Stream"] = stream
+        if ttl_s is not None:
+            headers["Nats-TTL"] = str(ttl_s)
         message = await self.request(subject, payload, headers=headers or None, timeout_s=timeout_s)
         answer = json.loads(message.data)
         _check(answer, subject)
@@ -471,15 +516,18 @@ class NatsPort:
     async def read(
         self, stream: str, *, seq: int | None = None, last_by_subject: str | None = None
     ) -> Msg | None:
-        """One stored message by direct get, None when it is not there.
+        """One stored message, None when it is not there.
 
-        Its headers carry ``Nats-Sequence``.
+        Its headers carry ``Nats-Sequence``.  Any server that has a copy of the stream may answer a
+        direct get, also one that lags behind; on a cluster the leader is asked.
         """
         query: dict[str, Any]
         if last_by_subject is not None:
             query = {"last_by_subj": last_by_subject}
         else:
             query = {"seq": seq}
+        if self.replicated:
+            return await self._read_leader(stream, query)
         subject = f"$JS.API.DIRECT.GET.{stream}"
         message = await self._ask_again(subject, json.dumps(query).encode(), API_TIMEOUT_S)
         status = (message.headers or {}).get("Status")
@@ -491,11 +539,26 @@ class NatsPort:
             )
         return message
 
+    async def _read_leader(self, stream: str, query: Mapping[str, Any]) -> Msg | None:
+        try:
+            found = (await self.api(f"STREAM.MSG.GET.{stream}", query))["message"]
+        except JetStreamError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise
+        lines = b64decode(found.get("hdrs", "")).decode().split("\r\n")[1:]
+        headers = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        headers.pop("", None)
+        headers["Nats-Sequence"] = str(found["seq"])
+        headers["Nats-Subject"] = str(found["subject"])
+        headers["Nats-Time-Stamp"] = str(found["time"])
+        return Msg(self._client, found["subject"], "", b64decode(found.get("data", "")), headers)
+
 
 def translate(error: BaseException, subject: str) -> NatalogError:
     """One of our errors for one of nats-py's."""
     if isinstance(error, NoRespondersError):
-        return Unavailable(f"Nobody listens on {subject}.", subject=subject)
+        return Unavailable(f"Nobody listens on {subject}.", subject=subject, delivered=False)
     if isinstance(error, (NatsTimeoutError, asyncio.TimeoutError)):
         return DeadlineExceeded(f"No answer came on {subject}.", subject=subject)
     if isinstance(error, MaxPayloadError):

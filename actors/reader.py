@@ -32,6 +32,8 @@ SILENCE_S = PULL_EXPIRES_S + 3.0
 """Without message or status for this long, the consumer is taken for lost."""
 CONSUMER_IDLE_S = 60.0
 RETRY_S = 0.2
+LAGGING_ATTEMPTS = 50
+"""So often a message is asked for on a cluster before it is taken for lost."""
 
 _SECOND_NS = 1_000_000_000
 
@@ -75,7 +77,7 @@ class StreamReader:
         Connections and consumers that are lost are replaced.  Raises `LogCorrupt` for a hole, and
         `JetStreamError` when the stream is gone.
         """
-        suspicious = False
+        suspicious = 0
         while until is None or self._next <= until:
             session = _Session(
                 self._port,
@@ -95,7 +97,7 @@ class StreamReader:
                     async for batch in batches:
                         handed, hole = self._take(batch)
                         if handed:
-                            suspicious = False
+                            suspicious = 0
                             yield handed
                         if until is not None and self._next > until:
                             return
@@ -111,13 +113,15 @@ class StreamReader:
             # messages may be lost with a connection; a hole that a new consumer sees is real
             if self._gaps:
                 return
-            if suspicious:
+            if suspicious >= (LAGGING_ATTEMPTS if self._port.replicated else 1):
                 raise LogCorrupt(
                     f"Message {self._next} of {self._stream} is missing: the log has a hole.",
                     stream=self._stream,
                     sequence=self._next,
                 )
-            suspicious = True
+            suspicious += 1
+            if suspicious > 1:
+                await anyio.sleep(RETRY_S)  # the server that was asked may lag behind the others
 
     def _take(self, batch: list[Stored]) -> tuple[list[Stored], bool]:
         """The messages that follow, and whether one is missing behind them."""

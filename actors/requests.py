@@ -8,12 +8,13 @@ import time
 from typing import Any, Final, Protocol
 
 from natalog.actors.intake import CHANGING, IN_THREAD_BYTES, Intake, Room
+from natalog.actors.lease import LeaseLost
 from natalog.actors.nats_port import Message, NatsPort
 from natalog.actors.parts import Parts
 from natalog.actors.payload import CONTENT_TYPES, decode_payload, encode_error, encode_payload
 from natalog.actors.runtime import as_natalog
 from natalog.core.codec_json import ContentKind, content_kind
-from natalog.core.errors import Busy, DeadlineExceeded, NatalogError, TooLarge
+from natalog.core.errors import Busy, DeadlineExceeded, NatalogError, TooLarge, Unavailable
 from natalog.core.limits import ASK_TIMEOUT_S
 
 log = logging.getLogger("natalog.requests")
@@ -61,13 +62,17 @@ class Door(Protocol):
 
 
 class Request:
-    """A message that somebody may wait for.  `fail` makes it a message for actors."""
+    """A message that somebody may wait for.  `fail` makes it a message for actors.
+
+    ``mine`` False: another process may have the same message, because the lease had perhaps been
+    lost when it came.  If it has indeed been lost, that process answers.
+    """
 
     ingest_seq: None = None
 
     __slots__ = (
         *("_answered", "_body", "_door", "_room", "arrived", "branch", "database", "endpoint"),
-        *("kind", "message", "port", "timeout_s"),
+        *("kind", "message", "mine", "port", "timeout_s"),
     )
 
     def __init__(
@@ -90,6 +95,7 @@ class Request:
         self.endpoint = endpoint
         self.arrived = time.monotonic()
         self.kind: ContentKind = content_kind(self.header("Content-Type"), message.data)
+        self.mine = True
         self.timeout_s = ASK_TIMEOUT_S
         wish = self.header("Natalog-Timeout-Ms")
         if wish is not None and len(wish) < 16 and wish.isascii() and wish.isdigit():
@@ -179,6 +185,9 @@ class Request:
     async def refuse(self, error: BaseException) -> None:
         """Answer with an error; one that is not ours is a defect and is logged."""
         known = as_natalog(error)
+        if not self.mine and isinstance(known, (LeaseLost, Busy, Unavailable)):
+            self.answered = True  # that nothing was done here says nothing of the other process
+            return
         if known is not error:
             log.error("%s failed", self.message.subject, exc_info=error)
         sentence = " ".join(known.message.split())

@@ -33,6 +33,7 @@ BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 5.0
 CALM_S = 10.0
 """An actor that worked this long starts again with the shortest back-off."""
+IDLE_POLL_S = 0.002
 RETRY_AFTER_MS = 100
 """What a refused sender is told to wait."""
 
@@ -156,6 +157,11 @@ class Actor:
         """End the actor at once and wait for it; messages that wait fail with `Unavailable`."""
         self._scope.cancel()
         await self._ended.wait()
+
+    async def idle(self) -> None:
+        """Wait until nothing waits and nothing is being handled: for senders that have stopped."""
+        while not self.ended and (self.busy or self.depth):
+            await anyio.sleep(IDLE_POLL_S)
 
     @property
     def ended(self) -> bool:

@@ -22,7 +22,7 @@ from anyio import to_thread
 
 from natalog.actors.admin import LATER, VERSIONING, AdminActor, Inspector, database_name
 from natalog.actors.branches import Branches
-from natalog.actors.catalog import CHANGED, Catalog, Process
+from natalog.actors.catalog import CHANGED, OPENED, Catalog, Process
 from natalog.actors.collection import Collector
 from natalog.actors.config import ServiceConfig
 from natalog.actors.console import Console
@@ -31,6 +31,7 @@ from natalog.actors.gc import GcActor
 from natalog.actors.http import HttpServer, application
 from natalog.actors.hub import Hub
 from natalog.actors.intake import IN_THREAD_BYTES, Intake, check_tokens
+from natalog.actors.lease import Lease
 from natalog.actors.merges import Merger, is_planned
 from natalog.actors.metrics import Metrics, State
 from natalog.actors.names import MAIN_BRANCH, NOBODY, Names, check_name
@@ -47,7 +48,7 @@ from natalog.actors.segments.wire import Wire
 from natalog.actors.services_api import ServicesApi
 from natalog.actors.snapshots import Snapshots
 from natalog.actors.snapshotter import Snapshotter
-from natalog.actors.transactor import told
+from natalog.actors.transactor import Transactor, told
 from natalog.actors.views import Views
 from natalog.connection.access import shown_url
 from natalog.core.errors import (
@@ -63,6 +64,10 @@ from natalog.core.transact import process, schema_conflicts
 
 log = logging.getLogger("natalog.service")
 
+WRITES = ("transact", "create", "delete", "merge", "snapshot", *VERSIONING)
+"""What only the process that holds the lease serves."""
+STOP_S = 3.0
+"""How long a stop waits for transactions that have come in to be committed."""
 COUNT_AFTER_S = 0.2
 """After a change of its branches a database has the time for more before they are counted."""
 
@@ -98,12 +103,14 @@ class Service:
         self.metrics = Metrics()
         self.id = uuid4().hex[:22]
         self.port = port
+        port.replicated = config.replicas > 1
         self.names = Names(config.prefix)
         self.intake = Intake(self.names)
         self.parts = Parts(port)
         self.runtime = runtime
         self.server = server
         self._subscriptions: list[Any] = []
+        self._writing: list[Any] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._opening: dict[tuple[str, str], int] = {}
         self._counting: set[str] = set()
@@ -120,6 +127,9 @@ class Service:
 
         writes = config.role in ("all", "transactor")
         self._process: Process | None = transact if writes else None
+        self.lease: Lease | None = None
+        if writes:
+            self.lease = Lease(port, self.names, self.id, replicas=config.replicas)
         self._clock = clock
         self.catalog = Catalog(port, self.names, clock, replicas=config.replicas)
         residency = Residency(config.segment_cache_bytes)
@@ -132,6 +142,7 @@ class Service:
             self.metrics,
             self._process,
             self.snapshots,
+            self.lease,
             mailbox_size=config.mailbox_messages,
             branch_idle_s=config.branch_idle_s,
         )
@@ -206,31 +217,33 @@ class Service:
                 collector,
                 self.snapshots,
                 self.metrics,
+                # of several processes one is enough
+                lambda: self.lease is None or self.lease.held,
                 interval_s=self.config.gc_interval_s,
                 grace_s=self.config.segment_grace_s,
             )
             self.runtime.spawn(self.gc)
             self.runtime.spawn_task(self.gc.schedule, "gc schedule")
-        if role in ("all", "transactor"):
+        if self.lease is not None:
             assert self._process is not None
             branches = Branches(self.port, self.catalog, self.hub, self._process, self._clock)
-            self.admin = AdminActor(self.catalog, self.hub, branches, self.metrics, self._process)
+            self.admin = AdminActor(
+                self.catalog, self.hub, branches, self.metrics, self._process, self.lease
+            )
             self.runtime.spawn(self.admin)
             self.runtime.spawn_task(self.snapshotter.run, "snapshots")
-            # who hands a transaction over asks nobody; a branch that sleeps hears of it so
-            subject = self.names.any_branch("tx")
-            group = f"{self.config.prefix}-transactor".replace(".", "-")
-            self._subscriptions.append(
-                await self.port.subscribe(subject, self._on_ingest, queue=group)
-            )
+            await self.lease.start()
+            self.runtime.spawn_task(self.lease.run, "lease")
         if role != "gc":
             await self.hub.open_all()
             subject = self.names.subject(NOBODY, NOBODY, CHANGED)
             self._subscriptions.append(await self.port.subscribe(subject, self._on_changed))
         for name, subject, queue in self._endpoints():
-            take = self._takers()[name]
-            handler = self._handler(take)
-            self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
+            if name not in WRITES:
+                handler = self._handler(self._takers()[name])
+                self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
+        if self.lease is not None and self.lease.held:
+            await self._take_over()
         await self.parts.start()
         # whichever process runs the read or sends its answer: all of them hear it
         for name, take in (("cancel", self._cancel), ("more", self._more)):
@@ -250,12 +263,14 @@ class Service:
             self.runtime.spawn_task(self.sampler.probe, "event loop probe")
         # a subscription counts once the server has read it; the answer to a request proves that
         await self.port.api("INFO")
-        for subscription in self._subscriptions:
+        for subscription in (*self._subscriptions, *self._writing):
             self.port.check_subscription(subscription)
+        if self.lease is not None:
+            self.runtime.spawn_task(self._follow_lease, "lease changes")
         self._ready = True
 
     async def stop(self) -> None:
-        """Take no more requests, then end the actors."""
+        """Take no more requests, answer those that wait, then end the actors."""
         self._ready = False
         self.snapshots.stop()
         if self._console is not None:
@@ -263,13 +278,54 @@ class Service:
         if self._http is not None:
             await self._http.stop()
         await self.api.stop()
-        for subscription in self._subscriptions:
-            await self.port.unsubscribe(subscription)
+        await self.port.drain([*self._writing, *self._subscriptions])
+        with anyio.move_on_after(STOP_S):
+            async with anyio.create_task_group() as tasks:
+                for actor in self.runtime.actors():
+                    if isinstance(actor, (Transactor, AdminActor)):
+                        tasks.start_soon(actor.idle)
         await self.query.stop()
         await self.runtime.stop()
         await self.parts.stop()
+        if self.lease is not None:
+            await self.lease.release()
         if self._answering:
             await asyncio.wait(self._answering, timeout=1)
+
+    # --- the lease ---------------------------------------------------------------------------
+
+    async def _follow_lease(self) -> None:
+        """Begin to take transactions, or leave them to another process, when the lease changes."""
+        lease = self.lease
+        assert lease is not None
+        while True:
+            if lease.held and not self._writing:
+                await self._take_over()
+                await self.hub.take_over()
+            elif not lease.held:
+                await self._hand_over()
+                lease.wanted = True
+            await lease.changed.wait()
+            lease.changed.clear()
+
+    async def _take_over(self) -> None:
+        """Take transactions and what else changes databases.
+
+        Without a queue group: a process that was stopped and has lost the lease without knowing
+        still gets what is meant for the one that has it, and must not get it instead.
+        """
+        for name, subject, _ in self._endpoints():
+            if name in WRITES:
+                handler = self._handler(self._takers()[name], writes=True)
+                self._writing.append(await self.port.subscribe(subject, handler))
+        # who hands a transaction over asks nobody; a branch that sleeps hears of it so
+        subject = self.names.any_branch("tx")
+        self._writing.append(await self.port.subscribe(subject, self._on_ingest))
+
+    async def _hand_over(self) -> None:
+        subscriptions, self._writing = self._writing, []
+        await self.port.drain(subscriptions)
+        await self.hub.hand_over()
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -293,7 +349,7 @@ class Service:
         """
         served = {
             "query": [*self.query.endpoints, "info", "branches", "list"],
-            "transactor": ["transact", "create", "delete", "merge", "snapshot", *VERSIONING],
+            "transactor": list(WRITES),
             "gc": ["gc", "erase"],
         }
         role = self.config.role
@@ -310,15 +366,19 @@ class Service:
                 subject = f"{self.config.prefix}.*.{NOBODY}.{name}"
             else:
                 subject = self.names.any_branch(name)
-            found.append((name, subject, group.format(part)))
+            found.append((name, subject, "" if part == "transactor" else group.format(part)))
         return found
 
-    def _handler(self, take: Take) -> Callable[[Message], None]:
+    def _handler(self, take: Take, *, writes: bool = False) -> Callable[[Message], None]:
+        lease = self.lease if writes else None
+
         def handle(message: Message) -> None:
             place = self.intake.place(message, self._served)
             if place is None:
                 return
             request = Request(self.port, message, *place, self)
+            if lease is not None:
+                request.mine = lease.valid()
             self.api.count(request.endpoint)
             try:
                 check_tokens(request.database, request.branch)
@@ -375,7 +435,7 @@ class Service:
 
     def _to_transactor(self, request: Request, key: tuple[str, str]) -> None:
         found = self.hub.opened(*key)
-        if found is not None and key not in self._opening:
+        if found is not None and isinstance(found[1], Transactor) and key not in self._opening:
             found[1].tell(request)
             return
         # those that came first are still on their way to the mailbox; order is kept
@@ -386,8 +446,7 @@ class Service:
         """A transaction for a branch that is not open: open it first."""
         try:
             with anyio.move_on_after(request.remaining_s):
-                _, actor = await self.hub.open(*key)
-                actor.tell(request)
+                (await self.hub.writer(*key)).tell(request)
                 return
             raise Unavailable(
                 f"{key[0]}.{key[1]} is still being read from its log.",
@@ -414,11 +473,22 @@ class Service:
                 check_name(token)
         except InvalidName:
             return
+        if event in (OPENED, "created") and self.lease is not None and not self.lease.held:
+            self._spawn(self._shadow(database, *branch[:1]))
+        if event == OPENED:
+            return
         if database not in self._counting:
             self._counting.add(database)
             self._spawn(self._count_branches(database))
         if event in ("deleted", "changed"):
             self._spawn(self._check(database, *branch[:1]))
+
+    async def _shadow(self, database: str, branch: str = MAIN_BRANCH) -> None:
+        """Follow a branch that another process takes the transactions of, to be quick later."""
+        try:
+            await self.hub.open(database, branch)
+        except NatalogError as error:
+            log.info("%s.%s is not followed: %s", database, branch, error.message)
 
     async def _count_branches(self, database: str) -> None:
         """Keep the number of branches for `/metrics`; many changes are counted at once."""

@@ -1,6 +1,6 @@
 """When snapshots are written: after so many changes, or after some time with a few.
 
-The process that owns a branch's transactor writes them.  It writes one at a time, and rests in
+The process that holds the lease writes them.  It writes one at a time, and rests in
 proportion to what the last one took, so that a long import is not spent on snapshots of itself.
 """
 
@@ -51,7 +51,7 @@ class Snapshotter:
                 for key in noted.keys() - alive:
                     del noted[key]
             for state in states:
-                if self._due(state):
+                if self._hub.writes and self._due(state):
                     await self._write(state)
 
     def _due(self, state: BranchState) -> bool:

@@ -21,8 +21,10 @@ from anyio import to_thread
 
 from natalog.actors.archive import Archive
 from natalog.actors.catalog import Catalog, Process, record_of
+from natalog.actors.failpoints import failpoint
 from natalog.actors.ingest import Ingested, IngestReader
 from natalog.actors.intake import IN_THREAD_BYTES
+from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.log import BranchLog, Position
 from natalog.actors.metrics import OUTCOMES, Metrics
 from natalog.actors.names import Names
@@ -80,6 +82,9 @@ MERGE_WORDS = (
     *("policy", "resolutions", "dry_run"),
 )
 BLOCK_OVERHEAD_BYTES = 512
+FAILPOINTS = tuple(
+    f"append.{done}" for done in ("staged", "sent", "stored", "noted", "answered", "reported")
+)
 
 
 class Submission(Protocol):
@@ -126,6 +131,7 @@ class Transactor(Actor):
         archive: Archive,
         process: Process,
         metrics: Metrics,
+        lease: Lease,
         *,
         mailbox_size: int,
     ) -> None:
@@ -137,6 +143,7 @@ class Transactor(Actor):
         self._catalog = catalog
         self._archive = archive
         self._process = process
+        self._lease = lease
         self._labels = labels = (state.database, state.branch)
         named = metrics.labels.branch(*labels)
         self._counts = {
@@ -161,6 +168,11 @@ class Transactor(Actor):
 
     async def on_stop(self) -> None:
         await self._ingest.stop()
+
+    async def idle(self) -> None:
+        """Commit the requests that wait; what is ingested can wait for the next transactor."""
+        await self._ingest.stop()
+        await super().idle()
 
     async def _catch_up(self) -> None:
         await catch_up(self.state, self._log, self._archive)
@@ -233,10 +245,17 @@ class Transactor(Actor):
         while waiting:
             staged: list[Staged] = []
             try:
+                await self._certain(waiting)
                 rest = await self._stage(waiting, staged)
+                await self._certain(waiting)
                 # a stop must not leave the outcome of an append unknown
                 with anyio.CancelScope(shield=True):
                     await self._write(staged)
+            except LeaseLost as error:
+                self._abandon(waiting, error)
+                self.failure = error
+                self._scope.cancel()
+                return
             except Fenced as error:
                 attempts += 1
                 log.warning("%s: %s", self.name, error.message)
@@ -256,6 +275,14 @@ class Transactor(Actor):
                 waiting = [one for one in waiting if not one.answered]
                 continue
             waiting = rest
+
+    async def _certain(self, waiting: Sequence[Request | Ingested]) -> None:
+        """Go on only while nobody else can be taking the branch's transactions; `LeaseLost`."""
+        if not self._lease.valid():
+            await self._lease.confirm()
+            for one in waiting:
+                if isinstance(one, Request):
+                    one.mine = True
 
     def _abandon(self, waiting: Sequence[Request | Ingested], error: NatalogError) -> None:
         for one in waiting:
@@ -307,6 +334,7 @@ class Transactor(Actor):
                 if isinstance(one, Ingested):
                     made = self._refused(db, ident, error, one)
                 else:
+                    await self._certain(waiting)  # it is refused for what the head is said to be
                     self._count("rejected")
                     await one.refuse(error)
                     continue
@@ -377,8 +405,10 @@ class Transactor(Actor):
         for group in split_blocks(staged, self._port.payload_room):
             state = self.state
             block = encode_block(state.position.hash, [one.entry for one in group])
+            failpoint("append.staged")
             began = time.monotonic()
             at: Position = await self._log.append(state.position, block)
+            failpoint("append.stored")
             self._append_seconds.observe(time.monotonic() - began)
             self._block_transactions.observe(len(group))
             for spot, one in enumerate(group):
@@ -389,6 +419,7 @@ class Transactor(Actor):
                     state.committed(one.record, one.commit, now)
             state.advance(group[-1].after, at)
             state.announce()
+            failpoint("append.noted")
             for one in group:
                 await self._answer(one)
 
@@ -411,7 +442,9 @@ class Transactor(Actor):
             else:
                 await submission.reply(body, one.record.tx)
         submission.answered = True
+        failpoint("append.answered")
         await self._publish_report(payload, one.record.tx)
+        failpoint("append.reported")
         self._count("committed")
         if one.record.purged:
             self._purged.inc(one.record.purged)
