@@ -19,7 +19,7 @@ from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.names import Names
 from natalog.actors.nats_port import NatsPort
 from natalog.actors.nats_server import NatsServer
-from natalog.actors.service import Service, running
+from natalog.actors.service import WRITES, Service, running
 from natalog.actors.transactor import Transactor
 from natalog.core.codec import pack, unpack
 
@@ -50,7 +50,7 @@ async def one_lease(directory: Path) -> AsyncIterator[Lease]:
 
 
 async def until(condition: Any) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(20):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -135,7 +135,8 @@ async def test_a_lost_lease_silences_a_process_about_what_came_later(tmp_path: P
         one.lease._keep = asyncio.Event().wait  # it is stopped, as far as the lease goes
         one.lease._renewed = leases._NEVER
         early = asyncio.create_task(conn.transact([{"n": 1}], id="early"))
-        await until(lambda: other.lease.held)
+        await until(lambda: len(other._writing) > len(WRITES))
+        await other.port.api("INFO")
         answers: list[Any] = []
         inbox = one.port.inbox()
         await one.port.subscribe(inbox, lambda message: answers.append(unpack(message.data)))
