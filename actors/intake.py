@@ -19,7 +19,11 @@ from natalog.actors.nats_port import Message
 from natalog.actors.payload import decode_payload
 from natalog.core.codec_json import ContentKind
 from natalog.core.errors import Busy
-from natalog.core.limits import REQUESTS_WAITING_BYTES_MAX, REQUESTS_WAITING_MAX
+from natalog.core.limits import (
+    CHANGES_WAITING_BYTES_MAX,
+    READS_WAITING_BYTES_MAX,
+    REQUESTS_WAITING_MAX,
+)
 
 log = logging.getLogger("natalog.intake")
 
@@ -40,17 +44,18 @@ DECODING_MAX: Final = 2
 class Room:
     """Requests of one kind that have no answer yet."""
 
-    __slots__ = ("bytes", "count", "what")
+    __slots__ = ("bytes", "bytes_max", "count", "what")
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, bytes_max: int) -> None:
         self.what = what
+        self.bytes_max = bytes_max
         self.count = 0
         self.bytes = 0
 
     def enter(self, size: int) -> None:
         """Let a request in; `Busy` when there is no room."""
         if self.count >= REQUESTS_WAITING_MAX or (
-            self.count and self.bytes + size > REQUESTS_WAITING_BYTES_MAX
+            self.count and self.bytes + size > self.bytes_max
         ):
             raise Busy(
                 f"{self.count} {self.what} with {self.bytes} bytes are waiting.",
@@ -70,8 +75,8 @@ class Intake:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._ours = f"{names.prefix}."
-        self.reads = Room("reads")
-        self.changes = Room("changes")
+        self.reads = Room("reads", READS_WAITING_BYTES_MAX)
+        self.changes = Room("changes", CHANGES_WAITING_BYTES_MAX)
         self.dropped = 0
         self._decoding: CapacityLimiter | None = None
 

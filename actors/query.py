@@ -46,9 +46,10 @@ from natalog.core.errors import (
     SegmentCorrupt,
     SegmentMissing,
 )
-from natalog.core.limits import CONFLICTS_MAX, QUERY_TIMEOUT_S
+from natalog.core.limits import CONFLICTS_MAX, KEPT_FORM_SIZE_MAX, QUERY_TIMEOUT_S
 from natalog.core.query import Plan, QueryResult, q
 from natalog.core.query.ast import InSource, Query
+from natalog.core.query.kept import forget
 from natalog.core.query.parse import parse_query
 from natalog.core.registry import Registry
 from natalog.core.schema_conflict import SchemaConflict
@@ -308,7 +309,10 @@ class QueryActor:
                     found = with_stats(rows, cost, request.kind)
             return Answer(found, basis, len(result.rows))
 
-        hint = query if isinstance(query, str) and not (explain or stats) else None
+        small = len(request.message.data) <= KEPT_FORM_SIZE_MAX
+        if not small:
+            forget()  # what an earlier large query has left
+        hint = query if isinstance(query, str) and small and not (explain or stats) else None
         return Prepared(job, hint, asker.deadline)
 
     async def _pull(self, request: Request) -> Prepared:
@@ -330,7 +334,8 @@ class QueryActor:
             found = pulls.pull(db, pattern, fields["eid"], functions=self._functions)
             return bare(found, db, 1)
 
-        hint = None if many is not None else str(pattern)
+        small = len(request.message.data) <= KEPT_FORM_SIZE_MAX
+        hint = None if many is not None or not small else str(pattern)
         return Prepared(job, hint, asker.deadline)
 
     async def _entity(self, request: Request) -> Prepared:

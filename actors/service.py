@@ -120,9 +120,12 @@ class Service:
         def transact(db: Any, tx_data: Any, tx_meta: Any) -> Any:
             return process(db, tx_data, tx_meta, now_ms=clock(), functions=transact_functions)
 
+        def speculate(db: Any, tx_data: Any, tx_meta: Any) -> Any:
+            return transact(db.scratch(), tx_data, tx_meta)
+
         def conflicts(db: Any, tx_data: Any, limit: int) -> list[SchemaConflict]:
             return schema_conflicts(
-                db, tx_data, now_ms=clock(), functions=transact_functions, limit=limit
+                db.scratch(), tx_data, now_ms=clock(), functions=transact_functions, limit=limit
             )
 
         writes = config.role in ("all", "transactor")
@@ -146,12 +149,12 @@ class Service:
             mailbox_size=config.mailbox_messages,
             branch_idle_s=config.branch_idle_s,
         )
-        self.views = Views(self.hub, transact)
+        self.views = Views(self.hub, speculate)
         self.query = QueryActor(
             self.hub,
             self.views,
             self.metrics,
-            transact,
+            speculate,
             query_functions,
             conflicts,
             workers=config.query_workers,

@@ -21,10 +21,14 @@ import msgpack
 from natalog.core.codec_json import content_kind, from_json, to_json
 from natalog.core.errors import CodecError, LimitExceeded
 from natalog.core.limits import (
+    COLLECTIONS_READ_MAX,
     DECIMAL_EXPONENT_MAX,
     ENCODED_DEPTH_MAX,
     INTEGER_DIGITS_MAX,
+    KEYWORD_KEPT_LENGTH_MAX,
+    KEYWORDS_KEPT_MAX,
     NESTING_DEPTH_MAX,
+    SAME_HASH_MAX,
 )
 from natalog.core.values import (
     Doubles,
@@ -38,6 +42,7 @@ from natalog.core.values import (
     Symbol,
     Tagged,
     instant_ms,
+    is_crowded,
     make_set,
     ms_instant,
 )
@@ -68,6 +73,8 @@ _NOT_CONTAINERS: Final = bytes(
     if not (0x80 <= code <= 0x9F or 0xDC <= code <= 0xDF or 0xC7 <= code <= 0xC9)
     and not 0xD4 <= code <= 0xD8
 )
+_MANY: Final = 8 * SAME_HASH_MAX
+"""Keys of a map that are worth a look at their hash values."""
 _CONTAINERS: Final = (list, tuple, dict, Set)
 
 Ext = msgpack.ExtType
@@ -112,13 +119,17 @@ def _instant(value: datetime) -> Any:
 
 
 _KEYWORDS: Final[dict[Keyword, Any]] = {}
-"""Encoded keywords; keywords are interned for ever, so this holds no more than they do."""
+"""Encoded keywords, a bounded number of short ones."""
 
 
 def _keyword(value: Keyword) -> Any:
     made = _KEYWORDS.get(value)
     if made is None:
-        made = _KEYWORDS[value] = Ext(EXT_KEYWORD, _utf8(value.text))
+        made = Ext(EXT_KEYWORD, _utf8(value.text))
+        if len(value.text) <= KEYWORD_KEPT_LENGTH_MAX:
+            if len(_KEYWORDS) >= KEYWORDS_KEPT_MAX:
+                _KEYWORDS.clear()
+            _KEYWORDS[value] = made
     return made
 
 
@@ -220,12 +231,21 @@ def _freeze(value: Any) -> Any:
 
 def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     try:
+        if len(pairs) >= _MANY and is_crowded([key for key, _ in pairs]):
+            _refuse_crowd("keys of a map")
         made = dict(pairs)
     except TypeError:
-        made = {_freeze(key): item for key, item in pairs}
+        frozen = [(_freeze(key), item) for key, item in pairs]
+        if is_crowded([key for key, _ in frozen]):
+            _refuse_crowd("keys of a map")
+        made = dict(frozen)
     if len(made) != len(pairs):
         raise CodecError("a map holds a key twice")
     return made
+
+
+def _refuse_crowd(what: str) -> NoReturn:
+    raise LimitExceeded(f"most of the {what} share one hash value")
 
 
 def _bad(what: str) -> NoReturn:
@@ -279,7 +299,10 @@ def _read_ratio(inner: Any) -> Any:
 def _read_set(inner: Any) -> Set[Any]:
     if type(inner) is not list:
         _bad("not a set")
-    made = make_set(map(_freeze, inner))
+    members = list(map(_freeze, inner))
+    if is_crowded(members):
+        _refuse_crowd("members of a set")
+    made = make_set(members)
     if len(made) != len(inner):
         _bad("a set that holds a member twice")
     return made
@@ -297,13 +320,17 @@ def _read_tagged(inner: Any) -> Tagged:
 
 
 _KEYWORDS_READ: Final[dict[bytes, Keyword]] = {}
-"""Keywords by their bytes; like `_KEYWORDS` no larger than the table of keywords itself."""
+"""Keywords by their bytes, a bounded number of short ones."""
 
 
 def _read_keyword(data: bytes) -> Keyword:
     found = _KEYWORDS_READ.get(data)
     if found is None:
-        found = _KEYWORDS_READ[data] = Keyword(":" + _text(data))
+        found = Keyword(":" + _text(data))
+        if len(data) <= KEYWORD_KEPT_LENGTH_MAX:
+            if len(_KEYWORDS_READ) >= KEYWORDS_KEPT_MAX:
+                _KEYWORDS_READ.clear()
+            _KEYWORDS_READ[data] = found
     return found
 
 
@@ -334,8 +361,33 @@ _NESTED: Final[dict[int, Callable[[Any], Any]]] = {
 }
 
 
-def _decode(data: bytes, depth: int) -> Any:
-    """One value; ``depth`` counts extension types inside each other."""
+class _Count:
+    """How many collections may still come."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = COLLECTIONS_READ_MAX
+
+    def one(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LimitExceeded(f"more than {COLLECTIONS_READ_MAX} collections")
+
+    def of_list(self, made: list[Any]) -> list[Any]:
+        self.one()
+        return made
+
+    def of_map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self.one()
+        return _pairs(pairs)
+
+
+def _decode(data: bytes, depth: int, count: _Count | None) -> Any:
+    """One value; ``depth`` counts extension types inside each other.
+
+    ``count``: None where too few bytes could begin a collection to be too many.
+    """
 
     def extension(code: int, inner: bytes) -> Any:
         decode = _DECODERS.get(code)
@@ -346,15 +398,17 @@ def _decode(data: bytes, depth: int) -> Any:
             _bad(f"extension type {code} is not known")
         if depth >= ENCODED_DEPTH_MAX:
             raise LimitExceeded(f"lists and sets nested deeper than {ENCODED_DEPTH_MAX} levels")
-        return nested(_decode(inner, depth + 1))
+        return nested(_decode(inner, depth + 1, count))
 
     return msgpack.unpackb(
         data,
         ext_hook=extension,
-        object_pairs_hook=_pairs,
+        object_pairs_hook=_pairs if count is None else count.of_map,
+        list_hook=None if count is None else count.of_list,
         strict_map_key=False,
         unicode_errors="surrogatepass",
         timestamp=3,
+        max_map_len=min(len(data), COLLECTIONS_READ_MAX),
     )
 
 
@@ -377,13 +431,15 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
     """The value of msgpack bytes; arrays become lists, maps dicts.
 
     Raises `CodecError` for everything that is malformed, also for bytes after the value, and
-    `LimitExceeded` for what is nested deeper than `NESTING_DEPTH_MAX`.
+    `LimitExceeded` for what is nested deeper than `NESTING_DEPTH_MAX`, has more collections than
+    `COLLECTIONS_READ_MAX`, or keys and members that were chosen to collide.
     """
     raw = bytes(data)
+    # only bytes that could start so many containers are worth a count or a walk
+    possible = len(raw.translate(None, _NOT_CONTAINERS))
     try:
-        value = _decode(raw, 0)
-        # only bytes that could start that many containers are worth the walk
-        if len(raw.translate(None, _NOT_CONTAINERS)) > NESTING_DEPTH_MAX:
+        value = _decode(raw, 0, _Count() if possible > COLLECTIONS_READ_MAX else None)
+        if possible > NESTING_DEPTH_MAX:
             _check_depth(value)
     except (CodecError, LimitExceeded):
         raise

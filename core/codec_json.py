@@ -19,10 +19,13 @@ from uuid import UUID
 from natalog.core.edn import write
 from natalog.core.edn_read import KEYWORD_TEXT
 from natalog.core.errors import CodecError, LimitExceeded
-from natalog.core.limits import INTEGER_DIGITS_MAX, NESTING_DEPTH_MAX
+from natalog.core.limits import COLLECTIONS_READ_MAX, INTEGER_DIGITS_MAX, NESTING_DEPTH_MAX
 from natalog.core.values import Keyword, Regex, Symbol, Tagged, instant_text
 
 ContentKind = Literal["msgpack", "edn", "json"]
+
+
+_JSON_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 def _string(text: str) -> str:
@@ -143,6 +146,16 @@ def _lists_read(value: Any) -> Any:
     return value
 
 
+def _check_collections(text: str | bytes) -> None:
+    """Raise `LimitExceeded` for text with too many arrays and objects."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if data.count(b"[") + data.count(b"{") <= COLLECTIONS_READ_MAX:
+        return
+    bare = _JSON_STRING.sub(b"", data)
+    if bare.count(b"[") + bare.count(b"{") > COLLECTIONS_READ_MAX:
+        raise LimitExceeded(f"more than {COLLECTIONS_READ_MAX} collections")
+
+
 def from_json(text: str | bytes) -> Any:
     """The value of JSON text.
 
@@ -152,6 +165,7 @@ def from_json(text: str | bytes) -> Any:
     >>> from_json('{":age": 3, "tags": [":a", "::b", "c"]}')
     {:age: 3, 'tags': [:a, ':b', 'c']}
     """
+    _check_collections(text)
     try:
         value = json.loads(
             text,

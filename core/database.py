@@ -27,7 +27,7 @@ from natalog.core.errors import (
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import decode, decode_one, find, kind_of, order_of
 from natalog.core.index.places import Places
-from natalog.core.index.pool import Ints, ValuePool
+from natalog.core.index.pool import Ints, ScratchPool, ValuePool
 from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN, RowTree
 from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_facts, select
@@ -129,6 +129,12 @@ class Database:
         """The view of all assertions and retractions."""
         self._require_history("history")
         return self._view(self.window.with_history())
+
+    def scratch(self) -> Database:
+        """The same value for speculation: values that it takes in go with it."""
+        if isinstance(self.pool, ScratchPool):
+            return self
+        return replace(self, pool=ScratchPool(self.pool), _cache=Kept())
 
     def current(self) -> Database:
         """The same value without a window."""

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from natalog.core.errors import EdnSyntax, LimitExceeded, NatalogError
 from natalog.core.limits import (
+    COLLECTIONS_READ_MAX,
     DECIMAL_EXPONENT_MAX,
     INTEGER_DIGITS_MAX,
     KEY_DEPTH_MAX,
@@ -34,6 +35,7 @@ from natalog.core.values import (
     Regex,
     Symbol,
     Tagged,
+    is_crowded,
     make_set,
 )
 
@@ -104,6 +106,8 @@ _DIGITS: Final = frozenset("0123456789")
 _CLOSERS: Final = {"(": ")", "[": "]", "{": "}", "#{": "}"}
 _STRUCTURE: Final = frozenset({"(", "[", "{", "#{", ")", "]", "}", "#_", ""})
 _MISSING: Final = object()
+_KNOWN_MAX: Final = 10_000
+"""Different tokens of one text whose values are remembered."""
 _DISCARD: Final = "#_"
 _TOP: Final = "top"
 
@@ -312,6 +316,8 @@ def _make_map(items: list[Any], frozen: bool, index: int) -> dict[Any, Any]:
     if len(items) % 2:
         raise _Fault("a map needs an even number of forms", index)
     try:
+        if is_crowded(items[::2]):
+            raise _Fault("most of the keys of a map share one hash value", index, limit=True)
         made: dict[Any, Any] = dict(zip(items[::2], items[1::2], strict=True))
     except TypeError as error:  # a tag handler's value
         raise _Fault(f"not a map key: {error}", index) from None
@@ -326,6 +332,8 @@ def _make_map(items: list[Any], frozen: bool, index: int) -> dict[Any, Any]:
 
 def _make_set(items: list[Any], frozen: bool, index: int) -> Any:
     try:
+        if is_crowded(items):
+            raise _Fault("most of the members of a set share one hash value", index, limit=True)
         made = make_set(items)
     except TypeError as error:
         raise _Fault(f"not a member of a set: {error}", index) from None
@@ -393,6 +401,7 @@ def _parse(tokens: Iterator[str], tags: TagHandlers | None) -> list[Any]:
     opener, frozen, keys, start = _TOP, False, 0, 0
     prefix = False
     stack: list[tuple[list[Any], str, bool, int, int]] = []
+    left = COLLECTIONS_READ_MAX
     for index, token in enumerate(tokens):
         if token not in structure:
             value = known_get(token, _MISSING)
@@ -402,7 +411,9 @@ def _parse(tokens: Iterator[str], tags: TagHandlers | None) -> list[Any]:
                 elif token[0] == "#" and token not in _SPECIAL and token[1:2] not in ('"', "#", ""):
                     opened = token
                 else:
-                    value = known[token] = _atom(token, index)
+                    value = _atom(token, index)
+                    if len(known) < _KNOWN_MAX:
+                        known[token] = value
         elif token in _CLOSERS or token == _DISCARD:
             opened, value = token, _MISSING
         elif token:
@@ -419,6 +430,9 @@ def _parse(tokens: Iterator[str], tags: TagHandlers | None) -> list[Any]:
         if value is _MISSING:
             if len(stack) >= NESTING_DEPTH_MAX:
                 raise _Fault(f"nested deeper than {NESTING_DEPTH_MAX} levels", index, limit=True)
+            left -= 1
+            if left < 0:
+                raise _Fault(f"more than {COLLECTIONS_READ_MAX} collections", index, limit=True)
             stack.append((items, opener, frozen, keys, start))
             if opener == "#{" or (opener == "{" and len(items) % 2 == 0):
                 frozen = True

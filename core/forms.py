@@ -10,7 +10,7 @@ from collections.abc import Iterable, Set
 from typing import Any, TypeGuard
 
 from natalog.core.errors import LimitExceeded
-from natalog.core.limits import CONSTANT_NESTING_MAX
+from natalog.core.limits import CONSTANT_NESTING_MAX, KEPT_FORM_SIZE_MAX
 from natalog.core.values import EdnList, FrozenMap, Keyword, Symbol, make_set, value_key
 
 ELLIPSIS = Symbol("...")
@@ -73,6 +73,37 @@ def freeze(form: Any, depth: int = 0) -> Any:
             (freeze(key, depth + 1), freeze(value, depth + 1)) for key, value in form.items()
         )
     return frozenset(form) if type(form) is set else form
+
+
+def is_small(form: Any) -> bool:
+    """Whether a form is worth keeping: what many large ones would hold, no cache should.
+
+    O(the limit), however large the form is.
+    """
+    left = KEPT_FORM_SIZE_MAX
+    waiting = [form]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (str, bytes)):
+            left -= len(item)
+        elif isinstance(item, (list, tuple, Set)):
+            left -= len(item)
+            if left > 0:
+                waiting.extend(item)
+        elif isinstance(item, dict):
+            left -= 2 * len(item)
+            if left > 0:
+                waiting.extend(item)
+                waiting.extend(item.values())
+        elif isinstance(item, (Keyword, Symbol)):
+            left -= len(item.text)
+        elif type(item) is int:
+            left -= item.bit_length() >> 5
+        else:
+            left -= 1
+        if left <= 0:
+            return False
+    return True
 
 
 class FrozenForm:

@@ -8,6 +8,12 @@ NAME_LENGTH_MAX = 64
 """Characters of a database or branch name."""
 NESTING_DEPTH_MAX = 512
 """Levels of nested collections that the EDN reader and the msgpack codec accept."""
+COLLECTIONS_READ_MAX = 1_000_000
+"""Vectors, maps, sets, lists and tagged values in one text or one msgpack payload; each costs some
+80 bytes of memory, and only one of payload."""
+SAME_HASH_MAX = 8
+"""Members of a set or keys of a map, on average, that share one hash value; chosen numbers and
+UUIDs may all share one, and then every look-up walks through all of them."""
 ENCODED_DEPTH_MAX = 128
 """Levels of sets, lists and tagged values inside each other in msgpack, where each level holds the
 bytes of the next."""
@@ -17,6 +23,10 @@ INTEGER_DIGITS_MAX = 4_000
 """Digits of an integer literal (Python's own conversion limit is 4,300)."""
 DECIMAL_EXPONENT_MAX = 8_000
 """Largest size (up or down) of a decimal's exponent; arithmetic with integers expands it."""
+KEYWORDS_KEPT_MAX = 32_768
+"""Keywords that stay in memory although nothing uses them, by spelling."""
+KEYWORD_KEPT_LENGTH_MAX = 128
+"""Characters of such a keyword."""
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 """Payload and headers of one request."""
 
@@ -51,6 +61,8 @@ QUERY_TIMEOUT_S = 30.0
 """Deadline of a query that names none."""
 PARSED_QUERIES_MAX = 1_024
 """Parsed queries and pull patterns that are kept, each."""
+KEPT_FORM_SIZE_MAX = 4_096
+"""Size of a query or pattern (characters and values in it) that is kept."""
 DERIVED_MAX = 8_192
 """Parts of parsed queries, such as lists of clauses, for which a derivation is kept, each kind."""
 CLAUSE_NESTING_MAX = 64
@@ -61,8 +73,10 @@ RANGE_ITEMS_MAX = 1_000_000
 """Numbers that one call of ``range`` makes."""
 REGEX_LENGTH_MAX = 2_000
 """Characters of a regular expression."""
-REGEX_MEMORY_BYTES_MAX = 8 * 1024 * 1024
+REGEX_MEMORY_BYTES_MAX = 4 * 1024 * 1024
 """Memory for the compiled program of one regular expression."""
+REGEXES_KEPT_MAX = 32
+"""Compiled regular expressions that are kept."""
 NUMBER_BITS_MAX = 32_768
 """Bits of an integer or ratio that arithmetic in a query may make."""
 STRING_LENGTH_MAX = 16 * 1024 * 1024
@@ -85,8 +99,10 @@ SEGMENT_BYTES_MAX = 512 * 1024 * 1024
 # --- actors --------------------------------------------------------------------------------------
 REQUESTS_WAITING_MAX = 8192
 """Requests without an answer in one process; those that read and those that change each."""
-REQUESTS_WAITING_BYTES_MAX = 64 * 1024 * 1024
-"""Bytes of their payloads."""
+READS_WAITING_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of the payloads of those that read; each is decoded when it comes in."""
+CHANGES_WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of the payloads of those that change something; they are decoded one after the other."""
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 """Bytes of one answer."""
 ANSWERS_BYTES_MAX = 512 * 1024 * 1024

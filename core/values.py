@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from threading import RLock
 from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID
+from weakref import WeakValueDictionary
 
-from natalog.core.limits import LONG_MAX, LONG_MIN
+from natalog.core.limits import (
+    KEYWORD_KEPT_LENGTH_MAX,
+    KEYWORDS_KEPT_MAX,
+    LONG_MAX,
+    LONG_MIN,
+    SAME_HASH_MAX,
+)
 
 _SINGLE: Final = struct.Struct("<f")
 
@@ -32,8 +40,8 @@ class Keyword:
     ('person', 'name')
     """
 
-    __slots__ = ("name", "namespace", "sort", "text")
-    _interned: ClassVar[dict[str, Keyword]] = {}
+    __slots__ = ("__weakref__", "name", "namespace", "sort", "text")
+    _recent: ClassVar[dict[str, Keyword]] = {}
     text: str
     """``"ns/name"``, without the colon."""
     namespace: str | None
@@ -42,24 +50,8 @@ class Keyword:
     """Order: without a namespace first, then by namespace and name in UTF-16 units."""
 
     def __new__(cls, text: str) -> Keyword:
-        found = cls._interned.get(text)
-        if found is not None:
-            return found
-        bare = text[1:] if text.startswith(":") else text
-        found = cls._interned.get(bare)
-        if found is not None:
-            return found
-        if not bare:
-            raise ValueError("a keyword needs a name")
-        self = object.__new__(cls)
-        space, slash, name = bare.partition("/")
-        if not slash or not space or not name:
-            space, name = "", bare
-        self.text = bare
-        self.namespace = space or None
-        self.name = name
-        self.sort = (bool(space), utf16(space), utf16(name))
-        return cls._interned.setdefault(bare, self)
+        found = cls._recent.get(text)
+        return _interned(text) if found is None else found
 
     def __reduce__(self) -> tuple[type[Keyword], tuple[str]]:
         return (Keyword, (self.text,))
@@ -79,6 +71,38 @@ class Keyword:
         return ":" + self.text
 
     __repr__ = __str__
+
+
+# Every keyword that lives is in `_living`, so that a name has one object; who sends us a million
+# names does not make us keep them.  `Keyword._recent` finds the usual ones in one step; it keeps a
+# bounded number of them, short ones, by any spelling.
+_living: Final[WeakValueDictionary[str, Keyword]] = WeakValueDictionary()
+_naming: Final = RLock()  # a finalizer may run anywhere, and name something
+
+
+def _interned(text: str) -> Keyword:
+    """The keyword of this name, a new one if none lives."""
+    bare = text[1:] if text.startswith(":") else text
+    with _naming:
+        found = _living.get(bare)
+        if found is None:
+            if not bare:
+                raise ValueError("a keyword needs a name")
+            made = object.__new__(Keyword)
+            space, slash, name = bare.partition("/")
+            if not slash or not space or not name:
+                space, name = "", bare
+            made.text = bare
+            made.namespace = space or None
+            made.name = name
+            made.sort = (bool(space), utf16(space), utf16(name))
+            found = _living.setdefault(bare, made)
+        recent = Keyword._recent
+        if len(text) <= KEYWORD_KEPT_LENGTH_MAX:
+            if len(recent) >= KEYWORDS_KEPT_MAX:
+                recent.clear()
+            recent[text] = found
+    return found
 
 
 def as_keyword(value: Any) -> Any:
@@ -197,6 +221,19 @@ def make_set(items: Iterable[Any]) -> Set[Any]:
         return plain
     typed = TypedSet(kept)
     return plain if len(plain) == len(typed) else typed
+
+
+def is_crowded(keys: Collection[Any]) -> bool:
+    """Whether so many of ``keys`` share their hash value that a table of them would be a list.
+
+    Raises TypeError for what cannot be hashed.
+
+    >>> is_crowded(range(1000)), is_crowded([n * (2**61 - 1) for n in range(1, 1000)])
+    (False, True)
+    """
+    if len(keys) < 8 * SAME_HASH_MAX:
+        return False
+    return len(set(map(hash, keys))) * SAME_HASH_MAX < len(keys)
 
 
 def _single(number: float) -> float:

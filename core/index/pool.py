@@ -150,3 +150,60 @@ class ValuePool:
         local = np.empty(len(keys), dtype=np.int64)
         local[order] = np.arange(len(keys))
         return local[inverse]
+
+
+class ScratchPool(ValuePool):
+    """A pool for values that nobody keeps, as speculation makes them.
+
+    It knows what ``base`` knew when it was made, and takes everything else in itself, under codes
+    that ``base`` never reaches: what is tried out and thrown away leaves no trace.
+    """
+
+    __slots__ = ("_base",)
+
+    FIRST: Final = 1 << 48
+    """The first code of its own."""
+
+    def __init__(self, base: ValuePool) -> None:
+        super().__init__()
+        self._base = base
+
+    def code(self, value: Any) -> int:
+        # its own come first: the base may have learnt the value since
+        key = value_key(value)
+        if key not in self._codes:
+            found = self._base.find(value)
+            if found >= 0:
+                return found
+        return self.FIRST + super().code(value)
+
+    def codes(self, values: Iterable[Any]) -> Ints:
+        return np.fromiter(map(self.code, values), dtype=np.int64)
+
+    def find(self, value: Any) -> int:
+        found = super().find(value)
+        return self._base.find(value) if found < 0 else self.FIRST + found
+
+    def value(self, code: int) -> Any:
+        if code < self.FIRST:
+            return self._base.value(code)
+        return super().value(code - self.FIRST)
+
+    def decode(self, codes: Ints) -> NDArray[np.object_]:
+        mine = codes >= self.FIRST
+        if not mine.any():
+            return self._base.decode(codes)
+        found = np.empty(codes.shape, dtype=object)
+        found[~mine] = self._base.decode(codes[~mine])
+        found[mine] = super().decode(codes[mine] - self.FIRST)
+        return found
+
+    def ranks(self, codes: Ints) -> Ints:
+        if not (codes >= self.FIRST).any():
+            return self._base.ranks(codes)
+        distinct, inverse = np.unique(codes, return_inverse=True)
+        keys = [sort_key(value) for value in self.decode(distinct).tolist()]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        local = np.empty(len(keys), dtype=np.int64)
+        local[order] = np.arange(len(keys))
+        return local[inverse]

@@ -13,7 +13,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from natalog.core.errors import PullParse
-from natalog.core.forms import ELLIPSIS, FrozenForm, forward_attribute, freeze, is_sequence
+from natalog.core.forms import (
+    ELLIPSIS,
+    FrozenForm,
+    forward_attribute,
+    freeze,
+    is_sequence,
+    is_small,
+)
 from natalog.core.limits import PARSED_QUERIES_MAX, PULL_LIMIT_DEFAULT
 from natalog.core.printing import pr_str
 from natalog.core.values import Keyword, Symbol, sort_key, value_key
@@ -80,6 +87,8 @@ def parse_pull(form: Any) -> Pattern:
     """
     if isinstance(form, Pattern):
         return form
+    if not is_small(form):
+        return _pattern(freeze(form))
     if isinstance(form, list) and all(type(item) in _NAMES for item in form):
         return _cached_names(tuple(form))
     return _cached(FrozenForm(freeze(form)))

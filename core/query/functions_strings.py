@@ -12,7 +12,12 @@ from typing import Any
 import re2
 
 from natalog.core.errors import QueryFunction, QueryLimit
-from natalog.core.limits import REGEX_LENGTH_MAX, REGEX_MEMORY_BYTES_MAX, STRING_LENGTH_MAX
+from natalog.core.limits import (
+    REGEX_LENGTH_MAX,
+    REGEX_MEMORY_BYTES_MAX,
+    REGEXES_KEPT_MAX,
+    STRING_LENGTH_MAX,
+)
 from natalog.core.printing import clj_str, pr_str, print_str
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.numbers import is_integer
@@ -115,7 +120,7 @@ def namespace(value: Any) -> str | None:
 # --- regular expressions --------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REGEXES_KEPT_MAX)
 def _compiled(pattern: str) -> Any:
     if len(pattern) > REGEX_LENGTH_MAX:
         raise QueryLimit(

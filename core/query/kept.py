@@ -7,12 +7,21 @@ was found out about one of their parts holds for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from natalog.core.limits import DERIVED_MAX
 
 Part = TypeVar("Part")
 Derived = TypeVar("Derived")
+
+
+_ALL: Final[list[Kept[Any, Any]]] = []
+
+
+def forget() -> None:
+    """Let go of what was derived: after a large query, whose parts would be held with it."""
+    for one in _ALL:
+        one.clear()
 
 
 class Kept(Generic[Part, Derived]):
@@ -23,6 +32,10 @@ class Kept(Generic[Part, Derived]):
     def __init__(self, derive: Callable[[Part], Derived]) -> None:
         self._derive = derive
         self._known: dict[int, tuple[Part, Derived]] = {}
+        _ALL.append(self)
+
+    def clear(self) -> None:
+        self._known.clear()
 
     def __call__(self, part: Part) -> Derived:
         found = self._known.get(id(part))

@@ -12,8 +12,8 @@ from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import QueryParse
-from natalog.core.forms import FrozenForm, freeze, is_sequence
-from natalog.core.limits import PARSED_QUERIES_MAX
+from natalog.core.forms import FrozenForm, freeze, is_sequence, is_small
+from natalog.core.limits import KEPT_FORM_SIZE_MAX, PARSED_QUERIES_MAX
 from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
     FindPull,
@@ -49,11 +49,12 @@ def parse_query(form: Any) -> Query:
 
     Raises `QueryParse` and its kinds: `FindParse`, `WhereParse`, `BindingParse`, `ReturnParse`,
     `RuleParse`; `QueryWhere` for calls within calls; `EdnSyntax` for text that cannot be read.
-    Equal text and equal forms are parsed once.
+    Equal text and equal forms are parsed once, unless they are large.
     """
     if isinstance(form, str):
-        return _parse_text(form)
-    return _parse_form(FrozenForm(freeze(form)))
+        return _parse_text(form) if len(form) <= KEPT_FORM_SIZE_MAX else _parse(freeze(read(form)))
+    frozen = freeze(form)
+    return _parse_form(FrozenForm(frozen)) if is_small(frozen) else _parse(frozen)
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)

@@ -8,8 +8,8 @@ from typing import Any
 
 from natalog.core.edn import read
 from natalog.core.errors import RuleParse
-from natalog.core.forms import FrozenForm, freeze, is_plain_symbol, is_sequence
-from natalog.core.limits import PARSED_QUERIES_MAX
+from natalog.core.forms import FrozenForm, freeze, is_plain_symbol, is_sequence, is_small
+from natalog.core.limits import KEPT_FORM_SIZE_MAX, PARSED_QUERIES_MAX
 from natalog.core.printing import pr_str
 from natalog.core.query.ast import Clause, Not, Or, Rule, RuleCall, Rules
 from natalog.core.query.parse_where import (
@@ -29,8 +29,9 @@ def parse_rules(form: Any) -> Rules:
     that a body does not mention; `EdnSyntax` for text that cannot be read.
     """
     if isinstance(form, str):
-        return _parse_text(form)
-    return _parse_form(FrozenForm(freeze(form)))
+        return _parse_text(form) if len(form) <= KEPT_FORM_SIZE_MAX else _parse(freeze(read(form)))
+    frozen = freeze(form)
+    return _parse_form(FrozenForm(frozen)) if is_small(frozen) else _parse(frozen)
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)

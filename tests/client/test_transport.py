@@ -22,8 +22,8 @@ from natalog.client.transport import Transport
 from natalog.core.codec import pack, unpack
 from natalog.core.errors import (
     Busy,
-    CommitUnknown,
     CodecError,
+    CommitUnknown,
     DeadlineExceeded,
     TooLarge,
     TransactCas,
