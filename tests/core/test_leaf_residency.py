@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natalog.core.index import tree as tree_module
+from natalog.core.index import leaves as leaves_module
 from natalog.core.index.leaf import Leaf, Stored
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Kept, Residency
@@ -48,7 +48,7 @@ class Shelf:
 
 @pytest.fixture
 def small_leaves(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tree_module, "LEAF_ROWS_MAX", 8)
+    monkeypatch.setattr(leaves_module, "LEAF_ROWS_MAX", 8)
     yield
 
 
@@ -88,8 +88,8 @@ steps = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(steps, st.sampled_from([0, LEAF_BYTES, 5 * LEAF_BYTES]))
 def test_a_table_with_evicted_leaves_equals_one_that_is_all_in_memory(steps, budget) -> None:
-    before = tree_module.LEAF_ROWS_MAX
-    tree_module.LEAF_ROWS_MAX = 8
+    before = leaves_module.LEAF_ROWS_MAX
+    leaves_module.LEAF_ROWS_MAX = 8
     try:
         shelf, residency = Shelf(), Residency(budget)
         plain = stored = RowTree.empty()
@@ -117,7 +117,7 @@ def test_a_table_with_evicted_leaves_equals_one_that_is_all_in_memory(steps, bud
         for stored, plain in versions:
             same(stored, plain)
     finally:
-        tree_module.LEAF_ROWS_MAX = before
+        leaves_module.LEAF_ROWS_MAX = before
 
 
 def test_what_is_resident_stays_within_the_budget(small_leaves: None) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from natalog.core.index import leaves as leaves_module
 from natalog.core.index import tree as tree_module
 from natalog.core.index.tree import OPEN, RowTree
 from natalog.core.limits import LONG_MAX
@@ -27,8 +28,23 @@ steps = st.lists(
 
 @pytest.fixture(autouse=True)
 def small_leaves(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tree_module, "LEAF_ROWS_MAX", 8)
+    monkeypatch.setattr(leaves_module, "LEAF_ROWS_MAX", 8)
+    monkeypatch.setattr(tree_module, "_NOTED_MAX", 20)
+    monkeypatch.setattr(tree_module, "_NOTED_AT_ONCE", 9)
     yield
+
+
+def assert_points(tree: RowTree, rows: list[tuple[int, ...]]) -> None:
+    """Reads of single keys agree with a list of all rows."""
+    assert (tree.count, tree.open) == (len(rows), sum(row[3] == OPEN for row in rows))
+    for k1 in range(14):
+        own = [row for row in rows if row[0] == k1]
+        standing = [row[1:3] for row in own if row[3] == OPEN]
+        assert tree.open_of(k1) == standing
+        assert tree.count_first(k1) == len(own)
+        assert tree.has_first(k1) == bool(own)
+        for k2 in range(5):
+            assert tree.is_open(k1, k2) == any(pair[0] == k2 for pair in standing)
 
 
 def rows_of(found: np.ndarray) -> list[tuple[int, ...]]:
@@ -55,9 +71,11 @@ def test_changes_match_a_plain_list_and_leave_older_versions_alone(history: list
         else:
             model = [(*r[:3], tx) if r[:2] in ended and r[3] == OPEN else r for r in model]
         model = sorted([*model, *inserts])
-        tree._check()
+        if tx % 3 == 0:
+            tree._check()
         versions.append((tree, model))
     for version, rows in versions:
+        assert_points(version, rows)  # with what is noted and not settled yet
         assert rows_of(version.flat()) == rows
         assert rows_of(version.current()) == [row for row in rows if row[3] == OPEN]
         for k1 in range(13):
@@ -69,6 +87,7 @@ def test_changes_match_a_plain_list_and_leave_older_versions_alone(history: list
             assert (version.last_until(k1) or (None,))[:2] == (below[-1] if below else (None,))[:2]
         assert rows_of(version.with_both(3, 2)) == [r for r in rows if r[:2] == (3, 2)]
         assert version.distinct_first() == len({row[0] for row in rows})
+        assert_points(version, rows)
 
 
 @settings(max_examples=80, deadline=None)
@@ -113,3 +132,32 @@ def test_a_fact_asserted_twice_in_one_transaction_ends_as_the_open_one() -> None
     tree._check()
     ended = tree.apply([], [(1, 1)], 7)
     assert rows_of(ended.with_both(1, 1)) == [(1, 1, 5, 5), (1, 1, 5, 7)]
+
+
+def test_versions_that_part_ways_do_not_see_each_others_changes() -> None:
+    trunk = RowTree.empty().apply([(1, 1, 1, OPEN)])
+    left = trunk.apply([(2, 2, 2, OPEN)], [(1, 1)], 2)
+    right = trunk.apply([(2, 3, 2, OPEN)])
+    after_left = left.apply([(2, 4, 3, OPEN)])
+    assert_points(trunk, [(1, 1, 1, OPEN)])
+    assert_points(left, [(1, 1, 1, 2), (2, 2, 2, OPEN)])
+    assert_points(right, [(1, 1, 1, OPEN), (2, 3, 2, OPEN)])
+    assert_points(after_left, [(1, 1, 1, 2), (2, 2, 2, OPEN), (2, 4, 3, OPEN)])
+    for tree in (after_left, right, left, trunk):
+        tree._check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=6), max_size=20))
+def test_pairs_of_a_key_are_in_order(batches: list[list[tuple[int, int]]]) -> None:
+    tree = RowTree.empty(2)
+    known: set[tuple[int, int]] = set()
+    for batch in batches:
+        fresh = sorted(set(batch) - known)
+        tree = tree.apply(fresh)
+        known.update(fresh)
+        for key in range(10):
+            assert tree.seconds_of(key) == sorted(two for one, two in known if one == key)
+            assert tree.has_first(key) == any(one == key for one, _ in known)
+    tree._check()
+    assert tree.count == len(known)

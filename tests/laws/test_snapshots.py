@@ -15,7 +15,7 @@ from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
 from natalog.core.edn import read
 from natalog.core.errors import NatalogError
-from natalog.core.index import tree as tree_module
+from natalog.core.index import leaves as index_leaves_module
 from natalog.core.storage import Memo, Residency, load_snapshot
 from natalog.core.storage import dictionary as dictionary_module
 from natalog.core.storage import leaves as leaves_module
@@ -112,7 +112,7 @@ configs = st.builds(
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything that is cut is cut small, so that a few facts make many segments."""
-    monkeypatch.setattr(tree_module, "LEAF_ROWS_MAX", 4)
+    monkeypatch.setattr(index_leaves_module, "LEAF_ROWS_MAX", 4)
     monkeypatch.setattr(snapshot_module, "INLINE_ROWS", 3)
     monkeypatch.setattr(snapshot_module, "INLINE_LEAVES", 2)
     monkeypatch.setattr(snapshot_module, "GROUP_ATTRIBUTES", 3)

@@ -1,0 +1,178 @@
+"""Changing the leaves of a table: merging sorted rows in, ending rows, taking rows out.
+
+The functions change the lists they are given, never a leaf: a leaf that changes is replaced.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
+
+import numpy as np
+
+from natalog.core.index.leaf import Leaf
+from natalog.core.index.pool import Ints
+from natalog.core.limits import LEAF_ROWS_MAX
+
+OPEN: Final = 2**63 - 1
+"""The end of an interval that has not ended."""
+
+Fence = tuple[int, int]
+Key = tuple[int, ...]
+"""One or two leading columns."""
+Ending = tuple[int, int, int | None]
+"""A key and the transaction that its open row ends at; None: the row vanishes."""
+
+
+def fence_of(leaf: Ints) -> Fence:
+    """The key of the first row."""
+    return (int(leaf[0, 0]), int(leaf[1, 0]))
+
+
+def position(leaf: Ints, key: Key, side: Literal["left", "right"] = "left") -> int:
+    """Where ``key`` (one or two columns) goes in a leaf: before or after the rows that equal it."""
+    column = leaf[0]
+    if len(key) == 1:
+        return int(column.searchsorted(key[0], side))
+    low = int(column.searchsorted(key[0]))
+    if low == len(column) or column[low] != key[0]:
+        return low
+    high = int(column.searchsorted(key[0], "right"))
+    return low + int(leaf[1, low:high].searchsorted(key[1], side))
+
+
+def last_of(cells: memoryview, size: int, k1: int, k2: int) -> int:
+    """The last row with both keys, in the cells of a leaf of ``size`` rows; -1 for none."""
+    low = bisect_left(cells, k1, 0, size)
+    high = bisect_right(cells, k1, low, size)
+    spot = bisect_right(cells, k2, size + low, size + high) - 1
+    return spot - size if spot >= size + low and cells[spot] == k2 else -1
+
+
+def pieces(rows: Ints, size: int) -> Iterator[Ints]:
+    """Cut a table into leaves of at most ``size`` rows."""
+    for start in range(0, rows.shape[1], size):
+        yield rows[:, start : start + size].copy()
+
+
+def in_order(rows: Ints) -> Ints:
+    """A block of rows in order."""
+    keys = (rows[1], rows[0]) if rows.shape[0] == 2 else (rows[3], rows[2], rows[1], rows[0])
+    return rows[:, np.lexsort(keys)]
+
+
+def built(rows: Ints) -> tuple[list[Leaf], list[Fence]]:
+    """Leaves of sorted rows, and their fences."""
+    parts = list(pieces(rows, LEAF_ROWS_MAX))
+    return list(map(Leaf, parts)), list(map(fence_of, parts))
+
+
+def end_rows(leaves: list[Leaf], fences: list[Fence], endings: Iterable[Ending]) -> tuple[int, int]:
+    """End open rows; a key that is not open is ignored.
+
+    Returns how many ended, and how many of these vanished.  A leaf is copied once, however many of
+    its rows end.
+    """
+    changed: dict[int, tuple[Ints, memoryview]] = {}
+    gone: dict[int, list[int]] = {}
+    ended = 0
+    for k1, k2, at in endings:
+        number = bisect_right(fences, (k1, k2)) - 1
+        if number < 0:
+            continue
+        found = changed.get(number)
+        cells = leaves[number].points() if found is None else found[1]
+        size = len(cells) >> 2
+        spot = last_of(cells, size, k1, k2)
+        if spot < 0 or cells[3 * size + spot] != OPEN:
+            continue
+        if found is None:
+            rows = leaves[number].load().copy()
+            cells = rows.reshape(-1).data
+            changed[number] = rows, cells
+        cells[3 * size + spot] = 0 if at is None else at
+        if at is None:
+            gone.setdefault(number, []).append(spot)
+        ended += 1
+    for number, (rows, _) in changed.items():
+        vanished = gone.get(number)
+        leaves[number] = Leaf(rows if vanished is None else np.delete(rows, vanished, axis=1))
+    if gone:
+        for number in sorted(gone, reverse=True):
+            rows = leaves[number].load()
+            if rows.shape[1]:
+                fences[number] = fence_of(rows)
+            else:
+                del leaves[number], fences[number]
+    return ended, sum(map(len, gone.values()))
+
+
+def insert_rows(leaves: list[Leaf], fences: list[Fence], rows: Ints) -> None:
+    """Merge a sorted block in, splitting what grows too large."""
+    if not leaves:
+        made, borders = built(rows)
+        leaves.extend(made)
+        fences.extend(borders)
+        return
+    # Right to left, so that splits do not move the leaves still to be visited.
+    end = rows.shape[1]
+    while end:
+        last = (int(rows[0, end - 1]), int(rows[1, end - 1]))
+        number = max(bisect_right(fences, last) - 1, 0)
+        # Rows that equal the fence of this leaf belong here, those below to an earlier leaf.
+        start = 0 if number == 0 else position(rows[:, :end], fences[number])
+        group = rows[:, start:end]
+        end = start
+        leaf = leaves[number].load()
+        merged = _merged(leaf, group)
+        if merged.shape[1] <= LEAF_ROWS_MAX:
+            leaves[number] = Leaf(merged)
+            fences[number] = fence_of(merged)
+            continue
+        beyond = fence_of(group) >= (int(leaf[0, -1]), int(leaf[1, -1]))
+        # Appending leaves full leaves behind, inserting leaves half-full ones.
+        appending = beyond and number == len(leaves) - 1
+        size = LEAF_ROWS_MAX if appending else max(LEAF_ROWS_MAX // 2, 1)
+        parts = list(pieces(merged, size))
+        leaves[number : number + 1] = map(Leaf, parts)
+        fences[number : number + 1] = map(fence_of, parts)
+
+
+def _merged(leaf: Ints, group: Ints) -> Ints:
+    """The rows of a leaf and of a sorted block, in order."""
+    width, size = leaf.shape
+    added = group.shape[1]
+    spot = position(leaf, fence_of(group), "right")
+    last = (int(group[0, -1]), int(group[1, -1]))
+    if spot == size or (int(leaf[0, spot]), int(leaf[1, spot])) > last:
+        grown = np.empty((width, size + added), dtype=np.int64)
+        grown[:, :spot] = leaf[:, :spot]
+        grown[:, spot : spot + added] = group
+        grown[:, spot + added :] = leaf[:, spot:]
+        return grown
+    low = leaf[0].searchsorted(group[0])
+    spots = leaf[0].searchsorted(group[0], "right")
+    # Within the rows of one first column the second decides; mostly the new one is the largest.
+    inside = np.flatnonzero((spots > low) & (leaf[1][spots - 1] > group[1]))
+    if len(inside):
+        seconds = np.ascontiguousarray(leaf[1]).data
+        wanted, firsts = group[1, inside].tolist(), low[inside].tolist()
+        ends = spots[inside].tolist()
+        spots[inside] = [
+            bisect_right(seconds, k2, first, end)
+            for k2, first, end in zip(wanted, firsts, ends, strict=True)
+        ]
+    places = spots + np.arange(added)
+    kept = np.ones(size + added, dtype=np.bool_)
+    kept[places] = False
+    grown = np.empty((width, size + added), dtype=np.int64)
+    grown[:, places] = group
+    grown[:, kept] = leaf
+    return grown
+
+
+def check(rows: Ints, fence: Fence) -> None:
+    """Raise AssertionError unless ``rows`` may be a leaf with this fence."""
+    assert 0 < rows.shape[1] <= LEAF_ROWS_MAX
+    assert fence_of(rows) == fence
