@@ -59,7 +59,7 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
         latest_ms=latest,
         monotonic=monotonic,
         commit_id=commit_id,
-        purge_horizon=changes.tx if changes.purges else db.purge_horizon,
+        purge_horizon=changes.tx if changes.purges or changes.purged else db.purge_horizon,
     )
 
 

@@ -11,7 +11,7 @@ bytes of a record.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -52,12 +52,16 @@ def begun(record: TxRecord, base: Database) -> Database:
 
     O(log n) for a branch; a force takes what its steps take.
     """
-    if record.kind == "branch":
-        return forked(base, record.lane)
     value = base
-    for step in (record.config or {}).get("steps") or ():
-        value = after_step(value, step, record.lane)
-    return forked(materialised(value), record.lane)
+    if record.kind != "branch":
+        for step in (record.config or {}).get("steps") or ():
+            value = after_step(value, step, record.lane)
+        value = materialised(value)
+    value = forked(value, record.lane)
+    if record.max_eid is not None and record.max_eid > value.max_eid:
+        # the entities that had the highest ids are erased; their ids are not used again
+        value = replace(value, max_eid=record.max_eid)
+    return value
 
 
 def after_step(value: Database, step: Sequence[Any], lane: int) -> Database:

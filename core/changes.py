@@ -36,7 +36,8 @@ class Changes:
     report: the transaction entity first, then as the operations made them, the retraction of a
     replaced value before its successor.  ``purges`` apply first, to the database before the
     transaction; no datom contradicts them.  ``max_eid`` is the highest entity id after the
-    transaction in the database's lane, None when it does not change.
+    transaction in the database's lane, None when it does not change.  ``purged``: how many facts
+    the transaction purged when it was made; some may be erased since and not be in ``purges``.
     """
 
     tx: int
@@ -44,3 +45,4 @@ class Changes:
     datoms: list[Datom]
     purges: list[Purge] = field(default_factory=list)
     max_eid: int | None = None
+    purged: int = 0

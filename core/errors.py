@@ -44,7 +44,7 @@ such as ``transact/unique``, without the colon), a sentence that names the offen
     │   ├── DatabaseNotFound / DatabaseExists / InvalidName / InvalidConfig
     ├── BranchError
     │   ├── BranchNotFound / BranchExists / BranchProtected / ParentsRequired
-    │   ├── CommitNotFound / Erased / MergeConflict
+    │   ├── CommitNotFound / Erased / MergeConflict / ErasureRefused
     ├── ServiceError                   the service, not the request
     │   ├── BadRequest / TooLarge / Forbidden / NotImplementedYet (code ``NotImplemented``)
     │   ├── Busy / DeadlineExceeded / Unavailable / CommitUnknown / Fenced
@@ -430,6 +430,13 @@ class Erased(BranchError):
     """The value lies before an erasure and can no longer be read."""
 
     default_type = "commit/erased"
+
+
+class ErasureRefused(BranchError):
+    """An erasure that would change more than it was asked to, or crossed another one; nothing was
+    erased."""
+
+    default_type = "erase/refused"
 
 
 class MergeConflict(BranchError):

@@ -173,6 +173,7 @@ class TxRecord:
             datoms=list(self.datoms),
             purges=purge_values(before, self.datoms, self.purges),
             max_eid=self.max_eid,
+            purged=self.purged,
         )
 
 
@@ -265,16 +266,20 @@ class Entry:
     """One entry of a block: the bytes of a record or rejection.
 
     ``ingest_seq``: the place in the ingest stream that it answers, None for a request.
+    ``original``: of an entry from which facts were erased, the id of the commit as it was written;
+    ``erased``: how many of its datoms are gone.
     """
 
     type: int
     data: bytes
     ingest_seq: int | None = None
+    original: UUID | None = None
+    erased: int = 0
 
     @property
     def commit_id(self) -> UUID:
         """The id of the commit that the record describes."""
-        return commit_id(self.data)
+        return commit_id(self.data) if self.original is None else self.original
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,122 @@
+"""The second reading: which facts purges meant, and what living branches still hold."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from natalog.core.beginning import after_step, ground
+from natalog.core.database import Database
+from natalog.core.index.pool import ValuePool
+from natalog.core.materialise import materialised
+from natalog.core.record import ENTRY_REJECTION, Block, TxRecord
+from natalog.core.redaction.fold import Fact, Fold, Step, fact_of, rows_of
+from natalog.core.redaction.survey import Survey
+from natalog.core.values import value_key
+
+
+class Trace:
+    """What purges meant, and what living branches still hold."""
+
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self.cells = survey.cells
+        self.targets: dict[Fact, Any] = dict(survey.targets)
+        self.held: dict[Fact, set[int]] = {}
+        """Transactions whose assertion of a fact some living branch still holds."""
+        self.kept: dict[int, int] = {}
+        """By lane how many of the targets a living branch holds."""
+        self.values: list[Any] = []
+        """The values of which something will be erased."""
+        self._asserted: dict[Fact, set[int]] = {}
+        self._forks: dict[UUID, Database] = {}
+        self._heads: dict[int, Database] = {}
+        self._pool = ValuePool()
+        self._fold: Fold | None = None
+        self._lane = 0
+
+    def lane(self, lane: int, base: UUID | None) -> None:
+        """A lane begins to be read; ``base``: the commit that its log begins at."""
+        self._lane = lane
+        self._fold = Fold(self.cells, self._pool, None if base is None else self._forks.get(base))
+
+    def read(self, block: Block) -> None:
+        """Fold one block."""
+        fold = self._fold
+        assert fold is not None
+        for entry in block.entries:
+            if entry.type == ENTRY_REJECTION:
+                continue
+            record = TxRecord.decode(entry.data)
+            match record.kind:
+                case "genesis":
+                    fold.genesis(record)
+                case "deleted":
+                    continue
+                case "branch" | "force":
+                    fold.begin(self._begun(fold, record), record)
+                case _:
+                    self._note(fold.take(record), record.tx)
+            if entry.commit_id in self._survey.bases:
+                self._forks[entry.commit_id] = fold.settle()
+
+    def _begun(self, fold: Fold, record: TxRecord) -> Database:
+        value = fold.ground()
+        if record.kind == "branch":
+            return value
+        for step in (record.config or {}).get("steps") or ():
+            if step[0] != "with":
+                value = after_step(value, step, record.lane)
+                continue
+            value = ground(value, record.lane)
+            nested = TxRecord.decode(step[1])
+            made = fold.applied(value, nested)
+            self._note(made, nested.tx)
+            value = value if made is None else made.after
+        return materialised(value)
+
+    def _note(self, step: Step | None, tx: int) -> None:
+        if step is None:
+            return
+        for purge in step.purges:
+            self.targets[purge.e, purge.attr, value_key(purge.value)] = purge.value
+        config, schema = step.after.config, step.after.schema
+        for datom in step.datoms:
+            if (datom.e, datom.a) not in self.cells:
+                continue
+            fact = fact_of(datom)
+            if datom.added:
+                self._asserted.setdefault(fact, set()).add(tx)
+                continue
+            declared = schema.get(datom.a)
+            if not config.keep_history or (declared is not None and declared.no_history):
+                self.targets[fact] = datom.v
+
+    def end(self, *, living: bool) -> None:
+        """The lane was read; ``living``: a branch has it as its history."""
+        assert self._fold is not None
+        if living:
+            self._heads[self._lane] = self._fold.settle()
+
+    def begins_here(self, lane: int, base: UUID) -> None:
+        """A log that has nothing in it yet, whose branch begins at a commit."""
+        if base in self._forks:
+            self._heads[lane] = self._forks[base]
+
+    def finish(self) -> None:
+        """All lanes were read."""
+        for lane, head in self._heads.items():
+            count = 0
+            for fact, value in self.targets.items():
+                rows = rows_of(head, fact, value)
+                if rows.shape[1]:
+                    self.held.setdefault(fact, set()).update(rows[2].tolist())
+                    count += 1
+            self.kept[lane] = count
+        for fact, value in self.targets.items():
+            if self._asserted.get(fact, set()) - self.held.get(fact, set()):
+                self.values.append(value)
+
+    def goes(self, fact: Fact, tx: int) -> bool:
+        """Whether the assertion of a target in a transaction is erased."""
+        return tx not in self.held.get(fact, ())
