@@ -19,23 +19,27 @@ from anyio import to_thread
 
 from natalog.actors.collected import Collected, read_collected
 from natalog.actors.lines import Line, Lines
-from natalog.actors.log import BranchLog, PlacedBlock, Position, no_log
+from natalog.actors.log import BranchLog, LogRedacted, PlacedBlock, Position, no_log
 from natalog.actors.names import Names, check_name
 from natalog.actors.nats_port import NatsPort
+from natalog.actors.redactions import Index, Redactions
 from natalog.actors.snapshots import Snapshots
 from natalog.actors.state import BranchState
 from natalog.actors.tables import Commits
 from natalog.core.beginning import Base, base_of
 from natalog.core.database import Database
+from natalog.core.erasures import Table as ErasedTable
 from natalog.core.errors import (
     BadRequest,
     BranchNotFound,
     CommitNotFound,
+    Erased,
     InvalidTimePoint,
     LogCorrupt,
     NatalogError,
     SegmentCorrupt,
     SegmentMissing,
+    Unavailable,
 )
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_COMMIT, TxRecord
@@ -145,8 +149,10 @@ class Archive:
         self._lines = lines
         self._states = states
         self._refresh = refresh
-        self._kept: OrderedDict[tuple[str, int, UUID], Database] = OrderedDict()
-        self._pinned: OrderedDict[tuple[str, int, UUID], Database] = OrderedDict()
+        self.redactions: Redactions = lines.redactions
+        self.redactions.on_erased.append(self._on_erased)
+        self._kept: OrderedDict[tuple[str, int, UUID], tuple[int, Database]] = OrderedDict()
+        self._pinned: OrderedDict[tuple[str, int, UUID], tuple[int, Database]] = OrderedDict()
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._folding = anyio.Lock()
 
@@ -193,10 +199,14 @@ class Archive:
         while len(self._tables) > KEPT_TABLES_MAX:
             self._tables.popitem(last=False)
         async with self._folding:
-            if table.position.seq < line.last_seq:
-                async with aclosing(self._lines.log(line).blocks(table.position)) as batches:
-                    async for batch in batches:
-                        await to_thread.run_sync(_read_commits, table, batch)
+            while table.position.seq < line.last_seq:
+                try:
+                    async with aclosing(self._lines.log(line).blocks(table.position)) as batches:
+                        async for batch in batches:
+                            await to_thread.run_sync(_read_commits, table, batch)
+                except LogRedacted:
+                    continue  # commits are what they were
+                break
         return table
 
     async def tables(self, lines: Iterable[Line]) -> dict[int, Table]:
@@ -309,7 +319,7 @@ class Archive:
     # --- finding -----------------------------------------------------------------------------
 
     async def find(self, database: str, commit: UUID) -> Base:
-        """A commit that may be read; `CommitNotFound` when there is none or it was swept."""
+        """A commit that may be read; `CommitNotFound` when there is none or it was swept; `Erased`."""
         for state in self._states():
             if state.database == database and not state.empty:
                 spot = state.commits.find(commit)
@@ -328,6 +338,12 @@ class Archive:
         commit = commits.id(spot)
         if (await self.collected(database)).has(lane, spot):
             raise _no_commit(commit)
+        index = await self.redactions.index(database)
+        if not (await self.redactions.table(index, lane)).tells(commits.tx(spot)):
+            raise Erased(
+                f"The value of commit {commit} held facts that were erased since.",
+                commit=str(commit),
+            )
         main = next((s for s in self._states() if s.database == database and not s.empty), None)
         if main is not None and not main.db.config.commit_graph:
             heads = [
@@ -340,8 +356,13 @@ class Archive:
         return Base(lane, commit, commits.tx(spot))
 
     async def allowed(self, database: str, base: Base) -> None:
-        """Raise `CommitNotFound` when a commit was swept since it was found."""
+        """Raise `CommitNotFound` or `Erased` when a commit was swept or erased since it was found.
+
+        A branch may not begin where an erasure is about to happen: `Unavailable`.
+        """
         await self.find(database, base.commit)
+        if (await self.redactions.index(database)).barred(base.lane, base.tx):
+            raise Unavailable("An erasure is about to happen there; ask again.", retry=True)
 
     async def find_tx(self, database: str, tx: int) -> Base:
         """The commit of a transaction on whatever branch; `InvalidTimePoint`."""
@@ -434,10 +455,16 @@ class Archive:
 
     # --- values ------------------------------------------------------------------------------
 
-    def at_hand(self, database: str, base: Base) -> Database | None:
-        """The value of a commit, if it need not be read."""
+    async def at_hand(self, database: str, base: Base, index: Index) -> Database | None:
+        """The value of a commit, if it need not be read.
+
+        A value that an erasure has taken something from counts only when it was folded since.
+        """
+        told = (await self.redactions.table(index, base.lane)).tells(base.tx)
         for state in self._states():
             if state.database != database or state.lane != base.lane:
+                continue
+            if not told and state.epoch != index.epoch:
                 continue
             if state.db.commit_id == base.commit:
                 return state.db
@@ -449,54 +476,72 @@ class Archive:
                 return held
         key = (database, base.lane, base.commit)
         for kept in (self._pinned, self._kept):
-            if key in kept:
+            if key in kept and (told or kept[key][0] == index.epoch):
                 kept.move_to_end(key)
-                return kept[key]
+                return kept[key][1]
         return None
 
-    def pin(self, database: str, base: Base) -> None:
+    async def pin(self, database: str, base: Base) -> None:
         """Keep a value that is at hand: a branch begins there."""
-        value = self.at_hand(database, base)
+        index = await self.redactions.index(database)
+        value = await self.at_hand(database, base, index)
         if value is not None:
-            self._pinned[database, base.lane, base.commit] = value
+            self._pinned[database, base.lane, base.commit] = (index.epoch, value)
             if len(self._pinned) > PINNED_VALUES_MAX:
                 self._pinned.popitem(last=False)
 
-    async def value(self, database: str, base: Base) -> Database:
-        """The value of a commit: from memory, or folded from the snapshot before it."""
-        found = self.at_hand(database, base)
+    async def value(self, database: str, base: Base, index: Index | None = None) -> Database:
+        """The value of a commit: from memory, or folded from the snapshot before it.
+
+        ``index``: what was erased, as the caller knows it.  What was erased is in none of the
+        values, also where `find` would answer `Erased`.  Raises `LogRedacted` when something was
+        erased meanwhile and an index is given.
+        """
+        if index is not None:
+            return await self._value(database, base, index)
+        while True:
+            try:
+                return await self._value(database, base, await self.redactions.index(database))
+            except LogRedacted:
+                continue
+
+    async def _value(self, database: str, base: Base, index: Index) -> Database:
+        found = await self.at_hand(database, base, index)
         if found is not None:
             return found
         line = await self._lines.of_lane(database, base.lane)
         if line is None:
             raise _no_commit(base.commit)
         try:
-            found = await self._folded(line, base)
+            found = await self._folded(line, base, index)
         except (SegmentMissing, SegmentCorrupt) as error:
             log.warning("%s is read again: %s", database, error.message)
-            found = await self._folded(line, base)  # what is missing is known by now
+            found = await self._folded(line, base, index)  # what is missing is known by now
         if found is None:
             raise _no_commit(base.commit)
-        self._kept[database, base.lane, base.commit] = found
+        self._kept[database, base.lane, base.commit] = (index.epoch, found)
         if len(self._kept) > KEPT_VALUES_MAX:
             self._kept.popitem(last=False)
         return found
 
-    async def _folded(self, line: Line, base: Base) -> Database | None:
+    async def _folded(self, line: Line, base: Base, index: Index) -> Database | None:
         """The value of a commit of a log; None when it is not there."""
         scratch = BranchState(line.database, line.branch, line.lane)
         branch_log = self._lines.log(line)
-        await self.begin(scratch, branch_log, base.tx)
+        await self.begin(scratch, branch_log, index, base.tx)
         if scratch.db.commit_id == base.commit:
             return scratch.db
-        async with aclosing(branch_log.blocks(scratch.position)) as batches:
+        table = await self.redactions.table(index, base.lane)
+        async with aclosing(branch_log.blocks(scratch.position, table=table)) as batches:
             async for batch in batches:
                 found = await to_thread.run_sync(_fold_to, scratch, batch, base.commit)
                 if found is not None:
                     return found
         return None
 
-    async def begin(self, state: BranchState, branch_log: BranchLog, tx: int | None = None) -> None:
+    async def begin(
+        self, state: BranchState, branch_log: BranchLog, index: Index, tx: int | None = None
+    ) -> None:
         """Prepare a state that has read nothing yet for its log.
 
         It is brought to the newest snapshot (that holds nothing after transaction ``tx``), or given
@@ -504,14 +549,72 @@ class Archive:
         """
         if state.position.seq or state.base is not None:
             return
-        if self._snapshots is not None and await self._snapshots.restore(state, branch_log, tx=tx):
-            return
+        if self._snapshots is not None:
+            found = BranchState(state.database, state.branch, state.lane)
+            table = await self.redactions.table(index, state.lane)
+            restored = await self._snapshots.restore(found, branch_log, tx=tx)
+            # one that holds what was erased since is about to be removed
+            if restored and await self._continues(found, index, table):
+                found.erased(index.epoch, table.digested)
+                state.adopt(found)
+                return
         if state.lane == 0:
             return
         block = await branch_log.read_block(1)
         record = TxRecord.decode(block.entries[0].data)
         if record.kind in ("branch", "force"):
-            state.base = await self.value(state.database, base_of(record))
+            state.base = await self._value(state.database, base_of(record), index)
+
+    # --- erasures ----------------------------------------------------------------------------
+
+    async def prepare(self, state: BranchState, branch_log: BranchLog) -> ErasedTable:
+        """Make a state ready to read on in its log; what was erased from that.
+
+        A state that stands where something was erased is not continued: it begins again.
+        """
+        index = await self.redactions.index(state.database)
+        table = await self.redactions.table(index, state.lane)
+        if state.epoch != index.epoch:
+            if state.position.seq and not await self._continues(state, index, table):
+                fresh = BranchState(state.database, state.branch, state.lane)
+                fresh.wanted = state.wanted
+                fresh.epoch = index.epoch
+                await self.begin(fresh, branch_log, index)
+                async with aclosing(branch_log.blocks(fresh.position, table=table)) as batches:
+                    async for batch in batches:
+                        await to_thread.run_sync(_fold_all, fresh, batch)
+                state.adopt(fresh)
+            state.base = None
+            state.erased(index.epoch, table.digested)
+        await self.begin(state, branch_log, index)
+        return table
+
+    async def _continues(self, state: BranchState, index: Index, table: ErasedTable) -> bool:
+        """Whether the value of a state is that of the log without what was erased."""
+        if len(state.commits) or state.began is None:
+            return table.tells(state.db.max_tx)
+        below = await self.redactions.table(index, state.began.lane)
+        return below.tells(state.began.tx)
+
+    async def settle(self, state: BranchState) -> None:
+        """See that an open state is free of what was erased; `LogRedacted` when it is not."""
+        index = await self.redactions.index(state.database)
+        if state.epoch == index.epoch:
+            return
+        table = await self.redactions.table(index, state.lane)
+        if not await self._continues(state, index, table):
+            raise LogRedacted(
+                f"{state.database}.{state.branch} is behind an erasure.",
+                database=state.database,
+                branch=state.branch,
+            )
+        state.erased(index.epoch, table.digested)
+
+    def _on_erased(self, index: Index) -> None:
+        """Give up values that may hold what was erased."""
+        for values in (self._kept, self._pinned):
+            for key in [key for key in values if key[0] == index.database]:
+                del values[key]
 
 
 def _read_commits(table: Table, batch: Sequence[PlacedBlock]) -> None:
@@ -535,6 +638,11 @@ def _fold_to(scratch: BranchState, batch: Sequence[PlacedBlock], commit: UUID) -
             if applied.commit == commit:
                 return applied.after
     return None
+
+
+def _fold_all(scratch: BranchState, batch: Sequence[PlacedBlock]) -> None:
+    for placed in batch:
+        scratch.fold(placed)
 
 
 def _no_commit(commit: UUID) -> CommitNotFound:

@@ -103,7 +103,7 @@ class Branches:
             await self._lines.remove(line)
             raise
         record = branch_record(name, line.lane, base, self._clock())
-        self._archive.pin(database, base)
+        await self._archive.pin(database, base)
         await self._first(line, record)
         await self._follow_up(line, record)
         return Struct(
@@ -272,7 +272,7 @@ class Branches:
             await self._lines.remove(line)
             raise
         record = force_record(name, value, base, steps, above, self._clock())
-        self._archive.pin(database, base)
+        await self._archive.pin(database, base)
         await self._first(line, record)
         if old is not None:
             async with self._ended(old, line.lane):

@@ -21,6 +21,7 @@ from natalog.actors.names import (
     MAIN_BRANCH,
     NOBODY,
     PREPARED,
+    REDACTIONS,
     SNAPSHOTS,
     Names,
     check_name,
@@ -108,6 +109,7 @@ class Catalog:
         self._clock = clock
         self._replicas = replicas
         self.lines = Lines(port, names, replicas=replicas)
+        self.redactions = self.lines.redactions
 
     async def create(
         self,
@@ -228,10 +230,11 @@ class Catalog:
         """
         database = check_name(name)
         existed = await self._port.stream_delete(self._names.log_stream(database))
-        for endpoint in ("log", "tx", GONE, PREPARED, COLLECTED):
+        for endpoint in ("log", "tx", GONE, PREPARED, COLLECTED, REDACTIONS):
             pattern = self._names.subject(database, "*", endpoint)
             for stream in await self._port.streams(pattern):
                 await self._port.stream_delete(str(stream["config"]["name"]))
+        self.redactions.forget(database)
         if existed:
             await self.announce("deleted", database)
         return existed
@@ -244,6 +247,7 @@ class Catalog:
             GONE: "log",
             PREPARED: "log",
             COLLECTED: "gc",
+            REDACTIONS: "redactions",
             SNAPSHOTS: "snapshots",
         }
         streams = []
@@ -287,9 +291,14 @@ class Catalog:
         if await self._port.stream_info(stream) is None:
             return None
         message = await self._port.read(stream, seq=1)
-        if message is None:
-            return None
-        first = TxRecord.decode(decode_block(message.data, Position().hash).entries[0].data)
+        if message is not None:
+            block = decode_block(message.data, Position().hash)
+        else:
+            table = await self.redactions.table(await self.redactions.index(database), 0)
+            if 1 not in table.copies:
+                return None
+            block = (await self.redactions.copy(database, table.copies[1]))[0].block
+        first = TxRecord.decode(block.entries[0].data)
         if first.kind != "genesis":
             raise LogCorrupt(
                 f"The log of {database} begins with a {first.kind}.", database=database

@@ -75,8 +75,10 @@ class Follower(Actor):
 
     async def _follow(self) -> None:
         await catch_up(self.state, self._log, self._archive)
+        table = await self._archive.prepare(self.state, self._log)
         self._ready.set()
-        async with aclosing(self._log.blocks(self.state.position, follow=True)) as batches:
+        following = self._log.blocks(self.state.position, follow=True, table=table)
+        async with aclosing(following) as batches:
             async for batch in batches:
                 await fold(self.state, batch)
 
@@ -124,6 +126,7 @@ class Hub:
         snapshots.states = self.states
         snapshots.opened = self._open_lane
         self.archive = Archive(port, names, catalog.lines, self.states, self._refresh, snapshots)
+        snapshots.settle = self.archive.settle
         self._losing: set[str] = set()
         self._corrupt: dict[tuple[str, str], tuple[LogCorrupt, float]] = {}
 
@@ -350,9 +353,8 @@ class Hub:
         state = self._resting.pop((line.database, line.branch), None)
         if state is None or state.lane != line.lane or state.ended is not None:
             return None
-        message = await self._port.read(line.stream, seq=1)
-        first = "" if message is None else (message.headers or {}).get("Nats-Msg-Id", "")
-        return state if first.partition(".")[0] == state.first_hash else None
+        first = await self._catalog.lines.log(line).first_hash()
+        return state if first == state.first_hash else None
 
     # --- values ------------------------------------------------------------------------------
 
@@ -454,11 +456,10 @@ class Hub:
             if key[0] != database or branch not in ("", key[1]):
                 continue
             line = await self._catalog.lines.live(*key)
-            first = None
-            if line is not None and line.lane == state.lane:
-                message = await self._port.read(line.stream, seq=1)
-                first = None if message is None else (message.headers or {}).get("Nats-Msg-Id")
-            if first is not None and first.partition(".")[0] == state.first_hash:
+            same = line is not None and line.lane == state.lane
+            if line is not None and same:
+                same = await self._catalog.lines.log(line).first_hash() == state.first_hash
+            if same:
                 continue
             if key[1] == MAIN_BRANCH and state.lane == 0 and state.ended is None:
                 await self.close(database)

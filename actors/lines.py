@@ -20,10 +20,11 @@ from uuid import UUID, uuid4
 from natalog.actors.log import BranchLog, Position, log_stream_config
 from natalog.actors.names import GONE, MAIN_BRANCH, PREPARED, Names
 from natalog.actors.nats_port import STREAM_NAME_IN_USE, JetStreamError, NatsPort
+from natalog.actors.redactions import Redactions
 from natalog.core.beginning import Base, deleted_record
-from natalog.core.errors import BranchExists, BranchNotFound, Fenced
+from natalog.core.errors import BranchExists, BranchNotFound, Fenced, LogCorrupt
 from natalog.core.limits import TX_BASE
-from natalog.core.record import ENTRY_COMMIT, Entry, TxRecord, decode_block, encode_block
+from natalog.core.record import ENTRY_COMMIT, Entry, TxRecord, encode_block
 
 log = logging.getLogger("natalog.lines")
 
@@ -71,6 +72,7 @@ class Lines:
         self._port = port
         self._names = names
         self._replicas = replicas
+        self.redactions = Redactions(port, names, replicas=replicas)
 
     # --- finding -----------------------------------------------------------------------------
 
@@ -164,7 +166,13 @@ class Lines:
     def log(self, line: Line) -> BranchLog:
         """To read and append."""
         return BranchLog(
-            self._port, self._names, line.database, line.branch, line.stream, line.subject
+            self._port,
+            self._names,
+            line.database,
+            line.branch,
+            line.stream,
+            line.subject,
+            self.redactions,
         )
 
     # --- making ------------------------------------------------------------------------------
@@ -238,12 +246,14 @@ class Lines:
 
     async def last_record(self, line: Line) -> TxRecord | None:
         """The newest record of a log."""
+        branch_log = self.log(line)
         seq = line.last_seq
         while seq > 0:
-            message = await self._port.read(line.stream, seq=seq)
-            if message is None:
+            try:
+                block = await branch_log.read_block(seq)
+            except LogCorrupt:
                 return None
-            for entry in reversed(decode_block(message.data).entries):
+            for entry in reversed(block.entries):
                 if entry.type == ENTRY_COMMIT:
                     return TxRecord.decode(entry.data)
             seq -= 1

@@ -18,8 +18,10 @@ from natalog.actors.nats_port import (
     JetStreamError,
     NatsPort,
 )
-from natalog.actors.reader import Stored, StreamReader
+from natalog.actors.reader import Hole, Stored, StreamReader
+from natalog.actors.redactions import Redactions
 from natalog.core.chain import FIRST_HASH, block_hash
+from natalog.core.erasures import Table
 from natalog.core.errors import (
     BranchNotFound,
     CommitUnknown,
@@ -31,6 +33,7 @@ from natalog.core.errors import (
     Unavailable,
 )
 from natalog.core.record import Block, decode_block
+from natalog.core.redacted import RedactedBlock
 
 log = logging.getLogger("natalog.log")
 
@@ -63,8 +66,14 @@ class PlacedBlock:
         return Position(self.seq, self.block.hash)
 
 
+class LogRedacted(Unavailable):
+    """Blocks were erased while they were read: what was read before may belong to another log."""
+
+    code = "Unavailable"
+
+
 class BranchLog:
-    """The log of one branch of one database."""
+    """The log of one branch of one database, without what was erased from it."""
 
     def __init__(
         self,
@@ -74,6 +83,7 @@ class BranchLog:
         branch: str,
         stream: str | None = None,
         subject: str | None = None,
+        redactions: Redactions | None = None,
     ) -> None:
         """``stream`` None: that of the database's beginning; ``subject`` None: the branch's own."""
         self.port = port
@@ -81,8 +91,14 @@ class BranchLog:
         self.branch = branch
         self.subject = names.log(database, branch) if subject is None else subject
         self.stream = names.log_stream(database) if stream is None else stream
+        self.lane = names.lane_of(database, self.stream) or 0
+        self.redactions = redactions or Redactions(port, names)
         self._writer = uuid4().hex
         self._created: Any = None
+
+    async def table(self) -> Table:
+        """What was erased from this log."""
+        return await self.redactions.table(await self.redactions.index(self.database), self.lane)
 
     async def create(self, *, replicas: int = 1) -> None:
         """Create the stream; one that exists stays as it is."""
@@ -132,7 +148,7 @@ class BranchLog:
                 reason = error.message
             # A compare-and-set is checked before deduplication: a retry of an append whose receipt
             # was lost looks like a conflict.  What the log holds decides.
-            last, found = await self._look(made.seq, deadline, sent)
+            last, found = await self._look(made, deadline, sent)
             if found == message_id:
                 return made
             if last != at.seq:
@@ -154,60 +170,88 @@ class BranchLog:
             return CommitUnknown(said, **about)
         return Unavailable(f"The log of {where} cannot be reached: {reason}", **about)
 
-    async def _look(self, seq: int, deadline: float, sent: bool) -> tuple[int, str | None]:
-        """The last sequence and the message id of the block at ``seq``, None without one.
+    async def _look(
+        self, made: Position, deadline: float, sent: bool
+    ) -> tuple[int, str | None]:
+        """The last sequence and the message id of the block at a place, None without one.
 
         Asked until an answer comes.
         """
         while True:
             try:
                 last = await self.last_seq()  # raises when the log itself is gone
-                if last < seq:
+                if last < made.seq:
                     return last, None
-                message = await self.port.read(self.stream, seq=seq)
+                message = await self.port.read(self.stream, seq=made.seq)
                 if message is not None:
                     return last, (message.headers or {}).get("Nats-Msg-Id", "")
-                reason = f"block {seq} cannot be read."
+                erased = (await self.table()).copies.get(made.seq)
+                if erased is not None:
+                    mine = erased.hash == made.hash
+                    return last, f"{made.hash.hex()}.{self._writer}" if mine else ""
+                reason = f"block {made.seq} cannot be read."
             except (ServiceError, JetStreamError) as error:
                 reason = error.message
             if anyio.current_time() > deadline:
                 raise self._unresolved(reason, sent)
             await anyio.sleep(RESOLVE_PAUSE_S)
 
+    async def first_hash(self) -> str:
+        """The hash of the first block, as text; empty without one."""
+        message = await self.port.read(self.stream, seq=1)
+        if message is not None:
+            return (message.headers or {}).get("Nats-Msg-Id", "").partition(".")[0]
+        erased = (await self.table()).copies.get(1)
+        return "" if erased is None else erased.hash.hex()
+
     async def read_block(self, seq: int) -> Block:
         """One block by its sequence."""
+        erased = (await self.table()).copies.get(seq)
+        if erased is not None:
+            return (await self.redactions.copy(self.database, erased))[0].block
         message = await self.port.read(self.stream, seq=seq)
-        if message is None:
-            raise LogCorrupt(
-                f"Block {seq} of {self.database}.{self.branch} is missing.",
-                database=self.database,
-                branch=self.branch,
-                sequence=seq,
-            )
-        return self._decode(seq, message.data, None)
+        if message is not None:
+            return self._decode(seq, message.data, None)
+        erased = (await self.table()).copies.get(seq)  # by now, perhaps
+        if erased is None:
+            raise self._missing(seq)
+        return (await self.redactions.copy(self.database, erased))[0].block
 
     async def blocks(
-        self, after: Position | None = None, *, follow: bool = False
+        self,
+        after: Position | None = None,
+        *,
+        follow: bool = False,
+        table: Table | None = None,
     ) -> AsyncGenerator[list[PlacedBlock], None]:
         """Batches of blocks after ``after``, verified; to the present end or, following, for ever.
 
-        Raises `LogCorrupt` for holes, broken chains and unreadable blocks; `BranchNotFound` when
-        the log is gone.
+        ``table``: what was erased, as the caller knows it.  Raises `LogCorrupt` for holes, broken
+        chains and unreadable blocks; `LogRedacted` when something was erased meanwhile;
+        `BranchNotFound` when the log is gone.
         """
         at = after or Position()
         until = None if follow else await self._end(at.seq)
-        reader = StreamReader(self.port, self.stream, at.seq + 1)
+        if table is None:
+            table = await self.table()
+        copies = table.copies
+        reader = StreamReader(self.port, self.stream, at.seq + 1, erased=copies.__contains__)
         try:
             async with aclosing(reader.messages(until)) as batches:
                 async for batch in batches:
-                    placed = []
-                    for message in batch:
-                        block = self._verified(at, message)
-                        at = Position(message.seq, block.hash)
-                        placed.append(
-                            PlacedBlock(message.seq, block, len(message.data), message.time_ms)
-                        )
+                    placed = await self._placed(at, batch, batch[-1].seq, table)
+                    at = placed[-1].position
                     yield placed
+            if until is not None and at.seq < until:
+                yield await self._placed(at, [], until, table)
+        except Hole:
+            if await self.table() != table:
+                raise LogRedacted(
+                    f"{self.database}.{self.branch} was redacted while it was read; ask again.",
+                    database=self.database,
+                    branch=self.branch,
+                ) from None
+            raise
         except JetStreamError as error:
             if error.status == 404:
                 raise no_log(self.database, self.branch) from error
@@ -222,15 +266,49 @@ class BranchLog:
             await anyio.sleep(RESOLVE_PAUSE_S)
         return last
 
-    def _verified(self, at: Position, message: Stored) -> Block:
-        if message.seq != at.seq + 1:
-            raise LogCorrupt(
-                f"Block {at.seq + 1} of {self.database}.{self.branch} is missing.",
-                database=self.database,
-                branch=self.branch,
-                sequence=at.seq + 1,
-            )
-        return self._decode(message.seq, message.data, at.hash)
+    async def _placed(
+        self, at: Position, batch: list[Stored], until: int, table: Table
+    ) -> list[PlacedBlock]:
+        """The blocks after ``at`` up to a sequence, of messages and redacted copies."""
+        found: dict[int, tuple[RedactedBlock, int]] = {}
+        if table.copies:
+            wanted = {
+                seq: table.copies[seq]
+                for seq in range(at.seq + 1, until + 1)
+                if seq in table.copies
+            }
+            found = await self.redactions.copies(self.database, wanted)
+        messages = {message.seq: message for message in batch}
+        placed: list[PlacedBlock] = []
+        for seq in range(at.seq + 1, until + 1):
+            if seq in found:
+                (block, time_ms), size = found[seq]
+                if block.previous != at.hash:
+                    raise LogCorrupt(
+                        f"The redacted block {seq} of {self.database}.{self.branch} does not "
+                        f"follow the one before it.",
+                        database=self.database,
+                        branch=self.branch,
+                        sequence=seq,
+                    )
+                one = PlacedBlock(seq, block, size, time_ms)
+            elif seq in messages:
+                message = messages[seq]
+                block = self._decode(seq, message.data, at.hash)
+                one = PlacedBlock(seq, block, len(message.data), message.time_ms)
+            else:
+                raise self._missing(seq)
+            placed.append(one)
+            at = one.position
+        return placed
+
+    def _missing(self, seq: int) -> LogCorrupt:
+        return LogCorrupt(
+            f"Block {seq} of {self.database}.{self.branch} is missing.",
+            database=self.database,
+            branch=self.branch,
+            sequence=seq,
+        )
 
     def _decode(self, seq: int, payload: bytes, previous: bytes | None) -> Block:
         try:

@@ -109,7 +109,7 @@ class Merger:
         for attempt in range(PLANS_MAX):
             request.check_deadline()
             state, actor = await self._hub.open(request.database, branch)
-            if wish.ident is not None and wish.ident in state.ids:
+            if wish.ident is not None and state.known(wish.ident):
                 planned = Planned(request, Wish([], None, wish.ident), None)
                 actor.tell(planned)
                 await planned.settled()
@@ -127,7 +127,7 @@ class Merger:
                 return
             await made.settled()
             if made.report is not None or made.error is not None:
-                self._archive.pin(request.database, plan.other)
+                await self._archive.pin(request.database, plan.other)
                 await self._answer(request, made, plan.facts())
                 return
             log.info("%s.%s moved while a merge was planned", request.database, branch)

@@ -17,6 +17,8 @@ PREPARED: Final = "prepared"
 COLLECTED: Final = "collected"
 SNAPSHOTS: Final = "snapshots"
 SEGMENTS: Final = "segments"
+REDACTIONS: Final = "redactions"
+ERASURES: Final = "erasures"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
@@ -102,6 +104,18 @@ class Names:
         """Where one process answers that it is there."""
         return self.subject(NOBODY, NOBODY, f"alive-{process}")
 
+    def redactions(self, database: str) -> str:
+        """The subject of what erasures have done; its last message counts."""
+        return self.subject(database, NOBODY, REDACTIONS)
+
+    def redaction(self, database: str, piece: str) -> str:
+        """The subject of a piece of a redacted copy or table; the piece may be a wildcard."""
+        return f"{self.redactions(database)}.{piece}"
+
+    def erasure(self, database: str, receipt: str) -> str:
+        """The subject of a receipt, which may be a wildcard."""
+        return f"{self.subject(database, NOBODY, ERASURES)}.{receipt}"
+
     # Stream names may not hold dots; "=" is in no name, so that two streams never share one.
 
     def _stream(self, *words: str) -> str:
@@ -151,6 +165,9 @@ class Names:
 
     def lease_stream(self) -> str:
         return self._stream(NOBODY, NOBODY, "lease")
+
+    def redactions_stream(self, database: str) -> str:
+        return self._stream(database, NOBODY, REDACTIONS)
 
     def ingest_stream(self, database: str, branch: str) -> str:
         return self._stream(database, branch, "tx")

@@ -476,6 +476,17 @@ class NatsPort:
             if not names or len(found) >= int(page.get("total", 0)):
                 return found
 
+    async def subjects(self, stream: str, pattern: str) -> list[str]:
+        """The subjects of a stream's messages that match ``pattern``."""
+        found: dict[str, Any] = {}
+        while True:
+            body = {"subjects_filter": pattern, "offset": len(found)}
+            page = await self.api(f"STREAM.INFO.{stream}", body)
+            subjects = page["state"].get("subjects") or {}
+            found.update(subjects)
+            if not subjects or len(found) >= int(page.get("total", 0)):
+                return sorted(found)
+
     async def append(
         self,
         subject: str,
@@ -553,6 +564,20 @@ class NatsPort:
         headers["Nats-Subject"] = str(found["subject"])
         headers["Nats-Time-Stamp"] = str(found["time"])
         return Msg(self._client, found["subject"], "", b64decode(found.get("data", "")), headers)
+
+    async def erase(self, stream: str, seq: int) -> bool:
+        """Remove a message so that its bytes are gone from the server's files.
+
+        False when it was not there.  The block of the file is written anew, which takes
+        milliseconds.
+        """
+        try:
+            await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq}, timeout_s=15)
+        except JetStreamError:
+            if await self.read(stream, seq=seq) is None:
+                return False
+            raise
+        return True
 
 
 def translate(error: BaseException, subject: str) -> NatalogError:

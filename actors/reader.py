@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +49,18 @@ class Stored:
     time_ms: int | None = None
 
 
+class Hole(LogCorrupt):
+    """A message is missing where none may be."""
+
+    code = "LogCorrupt"
+
+
 class StreamReader:
     """Messages of ``stream`` from ``start`` on, for ever, in order.
 
-    ``gaps`` False: a missing sequence number is `LogCorrupt`.  True: messages may have been removed
-    from the stream.  ``headers_only``: without their data, whose size is in ``Nats-Msg-Size``.
+    ``gaps`` False: a missing sequence number is a `Hole`, unless it is one that ``erased`` knows.
+    True: messages may have been removed from the stream.  ``headers_only``: without their data,
+    whose size is in ``Nats-Msg-Size``.
     """
 
     def __init__(
@@ -64,18 +71,20 @@ class StreamReader:
         *,
         gaps: bool = False,
         headers_only: bool = False,
+        erased: Callable[[int], bool] | None = None,
     ) -> None:
         self._port = port
         self._stream = stream
         self._next = start
         self._gaps = gaps
         self._headers_only = headers_only
+        self._erased = erased
 
     async def messages(self, until: int | None = None) -> AsyncGenerator[list[Stored], None]:
         """Batches of at least one message; ends after sequence ``until`` when that is given.
 
-        Connections and consumers that are lost are replaced.  Raises `LogCorrupt` for a hole, and
-        `JetStreamError` when the stream is gone.
+        Connections and consumers that are lost are replaced.  Raises `Hole`, and `JetStreamError`
+        when the stream is gone.
         """
         suspicious = 0
         while until is None or self._next <= until:
@@ -105,6 +114,8 @@ class StreamReader:
                             break
                     else:
                         hole = session.exhausted and until is not None
+                        if hole and until is not None and self._skipped(until + 1):
+                            return
             finally:
                 with anyio.CancelScope(shield=True):
                     await session.close()
@@ -114,7 +125,7 @@ class StreamReader:
             if self._gaps:
                 return
             if suspicious >= (LAGGING_ATTEMPTS if self._port.replicated else 1):
-                raise LogCorrupt(
+                raise Hole(
                     f"Message {self._next} of {self._stream} is missing: the log has a hole.",
                     stream=self._stream,
                     sequence=self._next,
@@ -129,11 +140,17 @@ class StreamReader:
         for message in batch:
             if message.seq < self._next:
                 continue
-            if message.seq > self._next and not self._gaps:
+            if message.seq > self._next and not self._gaps and not self._skipped(message.seq):
                 return handed, True
             self._next = message.seq + 1
             handed.append(message)
         return handed, False
+
+    def _skipped(self, seq: int) -> bool:
+        """Go on to ``seq`` over messages that were erased; False where one is merely missing."""
+        while self._next < seq and self._erased is not None and self._erased(self._next):
+            self._next += 1
+        return self._next >= seq
 
 
 class _Session:

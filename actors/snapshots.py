@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 
 from natalog.actors.failpoints import failpoint
 from natalog.actors.log import BranchLog
@@ -61,7 +61,8 @@ class Snapshots:
     """The snapshots of all databases of a service.
 
     To be set by whoever opens branches: ``states`` of those that are open, and ``opened``, which
-    opens the branch of a lane and brings it up to date, None for a lane of no living branch.
+    opens the branch of a lane and brings it up to date, None for a lane of no living branch;
+    ``settle`` sees that a state is free of what was erased.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Snapshots:
         self._limiter = CapacityLimiter(THREADS)
         self.states: Callable[[], Iterable[BranchState]] = tuple
         self.opened: Callable[[str, int], Awaitable[BranchState | None]] | None = None
+        self.settle: Callable[[BranchState], Coroutine[Any, Any, None]] | None = None
         self.store_bytes: dict[str, int] = {}
         """Bytes of segments of each database, as they were last looked at."""
 
@@ -191,7 +193,8 @@ class Snapshots:
         """Write a snapshot of a branch as it is now; transactions go on meanwhile."""
         vault = self.vault(state.database)
         try:
-            found = await self._thread(partial(vault.write, state))
+            settle = None if self.settle is None else partial(from_thread.run, self.settle, state)
+            found = await self._thread(partial(vault.write, state, settle))
         except BaseException:
             self._metrics.snapshots.labels("failed").inc()
             raise

@@ -7,7 +7,7 @@ readers take its `db`, which never changes under them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,7 @@ from natalog.core.errors import (
 )
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_REJECTION, Entry, Rejection, TxRecord
+from natalog.core.redacted import erased_id
 from natalog.core.transact import next_tx
 
 HELD_VALUES_MAX = 64
@@ -88,7 +89,8 @@ class BranchState:
     before the first block is folded.  ``wanted``: commits at which branches begin; their values
     are kept in ``forks`` when they pass by.  ``used``: whether somebody asked for it lately.
     ``lost`` is called when a value lacks segments that are nowhere.  ``changes``: how many facts
-    were asserted, retracted and purged since the log began.
+    were asserted, retracted and purged since the log began.  ``epoch``: how many erasures of the
+    database the log had seen that this was folded from.
     """
 
     def __init__(self, database: str, branch: str, lane: int = 0) -> None:
@@ -111,6 +113,7 @@ class BranchState:
         self.changes = 0
         self.first_hash = ""
         self._moment = Moment(self.db, self.position)
+        self.epoch = 0
         self._held: OrderedDict[int, Database] = OrderedDict()
         self.failure: NatalogError | None = None
         self._changed = anyio.Event()
@@ -230,19 +233,40 @@ class BranchState:
         )
 
     def adopt(self, other: BranchState) -> None:
-        """Be where a state of the same log is that was made from a snapshot."""
+        """Be where another state of the same log is."""
         self.began = other.began
+        self.forks = other.forks
         self.created_ms = other.created_ms
         self.first_hash = other.first_hash
         self.ids = other.ids
         self.commits = other.commits
         self.ingest_seq = other.ingest_seq
         self.changes = other.changes
+        self.epoch = other.epoch
         self.advance(other.db, other.position)
 
     def moment(self) -> Moment:
         """The state after its last block.  Safe to ask while another thread folds."""
         return self._moment
+
+    def known(self, ident: str) -> str | None:
+        """The name under which the outcome of a transaction is kept; None when there is none."""
+        if ident in self.ids:
+            return ident
+        digest = erased_id(ident)
+        return digest if digest in self.ids else None
+
+    def erased(self, epoch: int, digested: Collection[tuple[int, int]]) -> None:
+        """Something was erased that the present value is free of: forget what is older.
+
+        ``digested``: block and entry of ids that the log no longer tells.
+        """
+        self.epoch = epoch
+        self.forks.clear()
+        self._held.clear()
+        places = set(digested)
+        if places:
+            self.ids.digest(places)
 
     @property
     def waiting(self) -> int:

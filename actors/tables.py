@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -17,6 +17,7 @@ from uuid import UUID
 import numpy as np
 
 from natalog.core.codec import pack, unpack
+from natalog.core.redacted import erased_id
 
 CHUNK_ENTRIES: Final = 4096
 
@@ -158,6 +159,15 @@ class Idents:
         self._entries.append(place.entry)
         self._names.append(ident)
         self._spots[ident] = spot  # last: another thread may look for it
+
+    def digest(self, places: Collection[tuple[int, int]]) -> None:
+        """Forget ids that were erased, by block and entry: their digests stand for them."""
+        for spot, place in enumerate(zip(self._seqs, self._entries, strict=True)):
+            name = self._names[spot]
+            if place in places and erased_id(name) != name:
+                self._names[spot] = erased_id(name)
+                self._spots[erased_id(name)] = spot
+                del self._spots[name]
 
     def chunks(self, count: int) -> Iterator[bytes]:
         """The first ``count`` ids, in chunks.  Others may be added meanwhile."""

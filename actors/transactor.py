@@ -25,7 +25,7 @@ from natalog.actors.failpoints import failpoint
 from natalog.actors.ingest import Ingested, IngestReader
 from natalog.actors.intake import IN_THREAD_BYTES
 from natalog.actors.lease import Lease, LeaseLost
-from natalog.actors.log import BranchLog, Position
+from natalog.actors.log import BranchLog, LogRedacted, Position
 from natalog.actors.metrics import OUTCOMES, Metrics
 from natalog.actors.names import Names
 from natalog.actors.nats_port import NatsPort
@@ -312,11 +312,12 @@ class Transactor(Actor):
                 await one.prepare()
                 wish = read_transaction(one)
                 ident = wish.ident
-                known = ident is not None and (ident in self.state.ids or ident in by_id)
+                before = None if ident is None else self.state.known(ident)
+                known = before is not None or ident in by_id
                 if isinstance(one, Planned) and one.head != db.commit_id and not known:
                     one.moved()
                     continue
-                if ident is not None and ident in self.state.ids:
+                if ident is not None and before is not None:
                     await self._repeat(one, ident)
                     continue
                 if ident is not None and ident in by_id:
@@ -489,7 +490,7 @@ class Transactor(Actor):
         if isinstance(one, Ingested):
             one.answered = True
             return
-        place = self.state.ids[ident]
+        place = self.state.ids[self.state.known(ident) or ident]
         block = await self._log.read_block(place.seq)
         entry = block.entries[place.entry]
         if entry.type == ENTRY_REJECTION:
@@ -524,10 +525,15 @@ async def catch_up(state: BranchState, branch_log: BranchLog, archive: Archive) 
     """Read the log from where ``state`` stands to its present end; `LineEnded` if that is final."""
     if state.ended is not None:
         raise state.ended
-    await archive.begin(state, branch_log)
-    async with aclosing(branch_log.blocks(state.position)) as batches:
-        async for batch in batches:
-            await fold(state, batch)
+    while True:
+        try:
+            table = await archive.prepare(state, branch_log)
+            async with aclosing(branch_log.blocks(state.position, table=table)) as batches:
+                async for batch in batches:
+                    await fold(state, batch)
+            return
+        except LogRedacted:
+            continue
 
 
 async def fold(state: BranchState, batch: Sequence[Any]) -> None:

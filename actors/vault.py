@@ -176,11 +176,12 @@ class Vault:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def write(self, state: BranchState) -> Written:
+    def write(self, state: BranchState, settle: Callable[[], None] | None = None) -> Written:
         """Write a snapshot of a state as it is now, however it goes on meanwhile.
 
-        Raises `SegmentMissing` when the state lacks leaves that are nowhere, `Unavailable` when
-        others came in between again and again.
+        ``settle`` is called before a moment is taken: nothing may be in the state that has been
+        erased since.  Raises `SegmentMissing` when the state lacks leaves that are nowhere,
+        `Unavailable` when others came in between again and again.
         """
         lane = self._lanes.setdefault(state.lane, _Lane())
         began = time.monotonic()
@@ -192,6 +193,8 @@ class Vault:
                 listed = self._valid(self._pointers.read(state.lane), generations)
                 if listed.first_hash != state.first_hash:
                     listed = SnapshotList(generations.epoch, state.first_hash, (), listed.version)
+                if settle is not None:
+                    settle()
                 moment = state.moment()
                 newest = listed.refs[0] if listed.refs else None
                 if newest is not None and newest.seq >= moment.position.seq and sure:

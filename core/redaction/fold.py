@@ -19,6 +19,7 @@ from natalog.core.errors import LogCorrupt
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import decode, find
 from natalog.core.index.pool import Ints, ValuePool
+from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN
 from natalog.core.record import TxRecord, purge_values
 from natalog.core.schema import PROPERTIES, TX_INSTANT
@@ -120,7 +121,7 @@ class Fold:
             instant_ms=stamps[-1][1],
             latest_ms=latest,
             monotonic=monotonic,
-            _cache={},
+            _cache=Kept(),
         )
         return self.db
 

@@ -57,9 +57,8 @@ class _Line:
     new: Fold
     differing: set[Fact] = field(default_factory=set)
     """Facts that the two values do not have alike at this point."""
-    spots: int = 0
     untold: list[int] = field(default_factory=list)
-    """Places of commits whose values the redacted log no longer tells."""
+    """Transactions of the commits whose values the redacted log no longer tells."""
     digested: list[tuple[int, int]] = field(default_factory=list)
     """Block and entry where an id was erased."""
 
@@ -146,10 +145,8 @@ class Redactor:
             case _:
                 made, gone = self._transaction(line, record)
         commit = entry.commit_id
-        if record.is_commit:
-            if line.differing:
-                line.untold.append(line.spots)
-            line.spots += 1
+        if record.is_commit and line.differing:
+            line.untold.append(record.tx)
         if commit in self._bases and commit not in self._forks:
             self._forks[commit] = (line.old.settle(), line.new.settle(), set(line.differing))
         if made is record:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws_logs import Logs, events
 
+from natalog.core.apply import apply_changes
 from natalog.core.beginning import after_step, base_of, ground
 from natalog.core.database import Database
 from natalog.core.edn import read
@@ -110,8 +111,8 @@ def act(logs: Logs, action: Any) -> None:
     commits = [
         commit
         for lane in logs.lanes
-        for spot, commit in enumerate(lane.commits)
-        if spot not in logs.untold.get(lane.number, ())
+        for commit in lane.commits
+        if logs.values[commit].max_tx not in logs.untold.get(lane.number, ())
     ]
     match action:
         case ("transact", at, data, source):
@@ -149,31 +150,33 @@ def purged(logs: Logs) -> set[Any]:
     """The facts that purges named, and superseded ones without history."""
     found: set[Any] = set()
     folded = {lane: dict(values) for lane, values in logs.fold().items()}
-    for lane, entry, record in logs.records():
+    for lane, _, record in logs.records():
         if record.kind == "force":
             value = folded[base_of(record).lane][base_of(record).commit]
             for step in (record.config or {})["steps"]:
                 if step[0] == "with":
-                    value = ground(value, record.lane)
-                    for purge in TxRecord.decode(step[1]).changes(value).purges:
-                        found.add((purge.e, purge.attr, value_key(purge.value)))
+                    before = ground(value, record.lane)
+                    found |= named(TxRecord.decode(step[1]), before)
                 value = after_step(value, step, record.lane)
-        if record.kind != "transaction":
-            continue
-        values = folded[lane.number]
-        after = values[entry.commit_id]
-        before = values.get(record.parents[0])
-        if before is None:  # the first of a branch
-            base = lane.base
-            assert base is not None
-            before = folded[base.lane][base.commit]
-        for purge in record.changes(before).purges:
-            found.add((purge.e, purge.attr, value_key(purge.value)))
-        for datom in record.datoms:
-            declared = after.schema.get(datom.a)
-            forgets = declared is not None and declared.no_history
-            if not datom.added and (forgets or not after.config.keep_history):
-                found.add((datom.e, datom.a, value_key(datom.v)))
+        elif record.kind == "transaction":
+            known = folded[lane.number].get(record.parents[0])
+            if known is None:  # the first of a branch
+                assert lane.base is not None
+                known = folded[lane.base.lane][lane.base.commit]
+            found |= named(record, known)
+    return found
+
+
+def named(record: TxRecord, before: Database) -> set[Any]:
+    """The facts that one transaction purged, or superseded without history."""
+    changes = record.changes(before)
+    after = apply_changes(before, changes)
+    found = {(p.e, p.attr, value_key(p.value)) for p in changes.purges}
+    for datom in record.datoms:
+        declared = after.schema.get(datom.a)
+        forgets = declared is not None and declared.no_history
+        if not datom.added and (forgets or not after.config.keep_history):
+            found.add((datom.e, datom.a, value_key(datom.v)))
     return found
 
 
@@ -205,11 +208,11 @@ def erase(logs: Logs, wanted: Wanted | None) -> None:
             history = lane.db.history() if lane.db.config.keep_history else lane.db
             held |= {(d.e, d.a, value_key(d.v), d.tx) for d in history.datoms("eavt")}
         fresh = set() if redactor is None else set(redactor.untold[lane.number])
-        for spot, ((_, one), (_, other)) in enumerate(zip(old, new, strict=True)):
+        for (commit, one), (_, other) in zip(old, new, strict=True):
             if lane.commits:
-                assert (spot in fresh) == (events(one)[0] != events(other)[0])
-                if spot not in fresh | untold.get(lane.number, set()):
-                    assert events(other)[0] == events(logs.values[lane.commits[spot]])[0]
+                assert (one.max_tx in fresh) == (events(one)[0] != events(other)[0])
+                if one.max_tx not in fresh | untold.get(lane.number, set()):
+                    assert events(other)[0] == events(logs.values[commit])[0]
     assert not {event for event in left - held if event[:3] in names}
     gone = said - left
     assert left <= said
