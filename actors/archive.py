@@ -319,7 +319,7 @@ class Archive:
     # --- finding -----------------------------------------------------------------------------
 
     async def find(self, database: str, commit: UUID) -> Base:
-        """A commit that may be read; `CommitNotFound` if there is none or it was swept; `Erased`."""
+        """A commit that may be read; `CommitNotFound` without one or a swept one; `Erased`."""
         for state in self._states():
             if state.database == database and not state.empty:
                 spot = state.commits.find(commit)

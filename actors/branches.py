@@ -191,9 +191,8 @@ class Branches:
         if name == MAIN_BRANCH:
             raise BranchProtected(f"The branch {name} cannot be deleted.", branch=name)
         async with self._ended(line, None):
-            ingest = self._catalog.ingest_stream(database, name)
             await surely(lambda: self._lines.retire(line, None))
-            await surely(lambda: self._port.stream_delete(ingest))
+            await surely(lambda: self._catalog.inlets.remove(database, name))
         await self._catalog.announce("changed", database, name)
         return Struct(database=database, branch=name, deleted=True)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from natalog.actors.inlets import Inlets
 from natalog.actors.lines import Lines
 from natalog.actors.log import BranchLog, Position, no_log
 from natalog.actors.names import (
@@ -23,6 +24,7 @@ from natalog.actors.names import (
     PREPARED,
     REDACTIONS,
     SNAPSHOTS,
+    SPENT,
     Names,
     check_name,
 )
@@ -58,8 +60,6 @@ CHANGED = "changed"
 """Endpoint on which creations and deletions are announced: ``natalog._._.changed``."""
 OPENED = "opened"
 """What is announced there when a branch gets its transactor: who stands by follows it too."""
-GENESIS_KEY = "natalog-genesis"
-"""Metadata of an ingest stream: the incarnation of the branch that it feeds."""
 TX_INSTANT = Keyword("db/txInstant")
 
 
@@ -110,6 +110,7 @@ class Catalog:
         self._replicas = replicas
         self.lines = Lines(port, names, replicas=replicas)
         self.redactions = self.lines.redactions
+        self.inlets = Inlets(port, names, replicas=replicas)
 
     async def create(
         self,
@@ -155,35 +156,14 @@ class Catalog:
         except Fenced:
             raise self._exists(database) from None
         # Messages that an earlier database of this name left behind must not reach the new one.
-        await self._port.stream_delete(self._names.ingest_stream(database, MAIN_BRANCH))
+        await self.inlets.remove(database, MAIN_BRANCH)
         await self.ensure_ingest(database, MAIN_BRANCH, str(entries[0].commit_id))
         await self.announce("created", database)
         return DatabaseEntry(database, now, config, (MAIN_BRANCH,))
 
     async def ensure_ingest(self, database: str, branch: str, incarnation: str) -> None:
         """Create the ingest stream of a branch, in place of one of an earlier incarnation."""
-        stream = self._names.ingest_stream(database, branch)
-        info = await self._port.stream_info(stream)
-        if info is not None:
-            if (info["config"].get("metadata") or {}).get(GENESIS_KEY) == incarnation:
-                return
-            await self._port.stream_delete(stream)
-        await self._port.stream_create(
-            {
-                "name": stream,
-                "subjects": [self._names.ingest(database, branch)],
-                "storage": "file",
-                "retention": "limits",
-                "discard": "new",
-                "num_replicas": self._replicas,
-                "allow_direct": True,
-                "duplicate_window": 120_000_000_000,
-                "metadata": {GENESIS_KEY: incarnation},
-            }
-        )
-
-    def ingest_stream(self, database: str, branch: str) -> str:
-        return self._names.ingest_stream(database, branch)
+        await self.inlets.ensure(database, branch, incarnation)
 
     async def get(self, database: str) -> DatabaseEntry | None:
         """A database, None when there is none."""
@@ -234,6 +214,8 @@ class Catalog:
             pattern = self._names.subject(database, "*", endpoint)
             for stream in await self._port.streams(pattern):
                 await self._port.stream_delete(str(stream["config"]["name"]))
+        for name in await self._port.stream_names(self._names.spent(database, "*", "*")):
+            await self._port.stream_delete(name)
         self.redactions.forget(database)
         if existed:
             await self.announce("deleted", database)
@@ -262,6 +244,9 @@ class Catalog:
             owner = self._names.segments_of(str(stream["config"]["name"]))
             if owner is not None:
                 streams.append(("segments", owner, NOBODY, stream))
+        for stream in await self._port.streams(f"{self._names.any_branch(SPENT)}.*"):
+            database, branch = self._names.owner(str(stream["config"]["subjects"][0]))
+            streams.append(("ingest", database, branch, stream))
         # a database lives as long as its first log, whatever name that has by now
         alive = {
             database

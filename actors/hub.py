@@ -22,7 +22,7 @@ from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.lines import Line
 from natalog.actors.log import BranchLog, no_log
 from natalog.actors.metrics import Metrics
-from natalog.actors.names import MAIN_BRANCH, Names, check_name
+from natalog.actors.names import MAIN_BRANCH, SPENT, Names, check_name
 from natalog.actors.nats_port import NatsPort
 from natalog.actors.runtime import Actor, Runtime, as_natalog
 from natalog.actors.snapshots import Snapshots
@@ -484,10 +484,12 @@ class Hub:
                 await self._catalog.lines.settle(entry.name)
             wanted.append((entry.name, MAIN_BRANCH))
         if self.writes:
-            for stream in await self._port.streams(self._names.any_branch("tx")):
-                if stream["state"]["messages"]:
-                    database, branch, _ = self._names.parse(stream["config"]["subjects"][0])
-                    wanted.append((database, branch))
+            for pattern in (self._names.any_branch("tx"), f"{self._names.any_branch(SPENT)}.*"):
+                for stream in await self._port.streams(pattern):
+                    if stream["state"]["messages"]:
+                        subject = str(stream["config"]["subjects"][0])
+                        database, branch = self._names.owner(subject)
+                        wanted.append((database, branch))
         for key in wanted:
             try:
                 await self.open(*key)

@@ -8,6 +8,7 @@ whatever stops in between.  Messages that are through are removed from the strea
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -17,19 +18,22 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
+from natalog.actors.inlets import Inlet, Inlets
 from natalog.actors.intake import IN_THREAD_BYTES
 from natalog.actors.names import Names
 from natalog.actors.nats_port import JetStreamError, NatsPort
 from natalog.actors.payload import decode_payload
 from natalog.actors.reader import Stored, StreamReader
 from natalog.actors.state import BranchState
-from natalog.core.errors import BadRequest, NatalogError
+from natalog.core.errors import BadRequest, NatalogError, ServiceError
 
 log = logging.getLogger("natalog.ingest")
 
 OUTSTANDING_MAX = 1024
 """Ingested transactions that may wait in the transactor's mailbox, so that requests have room."""
 TRIM_INTERVAL_S = 5.0
+LOOK_TURNS = 12
+"""After so many intervals the reader looks whether it still reads the stream that is written to."""
 RETRY_S = 0.5
 
 
@@ -99,8 +103,11 @@ class IngestReader:
         put: Callable[[Any], Awaitable[None]],
     ) -> None:
         self._port = port
-        self._stream = names.ingest_stream(state.database, state.branch)
+        self._inlets = Inlets(port, names)
         self._state = state
+        self._stream = ""
+        self._handed = 0
+        self._spent = False
         self._put = put
         self._generation = 0
         self._outstanding = asyncio.Semaphore(OUTSTANDING_MAX)
@@ -114,7 +121,8 @@ class IngestReader:
         # nats-py swallows the cancellation of a task; a cancel scope insists
         self._scope = anyio.CancelScope()
         self._task = asyncio.get_running_loop().create_task(
-            self._run(self._generation, self._scope), name=f"ingest:{self._stream}"
+            self._run(self._generation, self._scope),
+            name=f"ingest:{self._state.database}.{self._state.branch}",
         )
 
     async def stop(self) -> None:
@@ -144,34 +152,61 @@ class IngestReader:
                 tasks.cancel_scope.cancel()
 
     async def _feed(self, generation: int) -> bool:
-        """Hand messages over until the stream is gone (True) or reading failed (False)."""
-        outstanding = self._outstanding
-        reader = StreamReader(self._port, self._stream, self._state.ingest_seq + 1, gaps=True)
+        """Hand messages over until there is no stream (True) or reading failed (False)."""
+        database, branch = self._state.database, self._state.branch
+        self._handed = self._state.ingest_seq
         try:
-            async with aclosing(reader.messages()) as batches:
-                async for batch in batches:
-                    for message in batch:
-                        await outstanding.acquire()
-                        await self._put(Ingested(message, generation, outstanding.release))
+            inlets = await self._inlets.all(database, branch)
+            if not inlets or not inlets[-1].live:
+                log.warning("there is no ingest stream of %s.%s", database, branch)
+                return not inlets
+            self._spent = len(inlets) > 1
+            for inlet in inlets:
+                self._stream = inlet.stream
+                if inlet.live:
+                    await self._read(generation, inlet, None)
+                elif inlet.last_seq > self._handed and inlet.messages:
+                    await self._read(generation, inlet, inlet.last_seq)
         except JetStreamError as error:
-            if error.status == 404:
-                log.warning("the ingest stream %s is gone", self._stream)
-                return True
             log.warning("reading %s: %s", self._stream, error.message)
         except NatalogError as error:
             log.info("reading %s ends: %s", self._stream, error.message)
-            return True
+            return not isinstance(error, ServiceError)
         return False
 
+    async def _read(self, generation: int, inlet: Inlet, until: int | None) -> None:
+        outstanding = self._outstanding
+        start = max(self._handed + 1, inlet.first_seq)
+        reader = StreamReader(self._port, inlet.stream, start, gaps=True)
+        async with aclosing(reader.messages(until)) as batches:
+            async for batch in batches:
+                for message in batch:
+                    await outstanding.acquire()
+                    await self._put(Ingested(message, generation, outstanding.release))
+                    self._handed = message.seq
+
     async def _trim(self) -> None:
-        """Remove messages that are through."""
+        """Remove messages that are through, and look whether another stream took over."""
         trimmed = 0
-        while True:
+        for turn in itertools.count(1):
             await anyio.sleep(TRIM_INTERVAL_S)
             through = self._state.ingest_seq
-            if through > trimmed:
-                try:
+            try:
+                if through > trimmed and self._stream:
                     await self._port.api(f"STREAM.PURGE.{self._stream}", {"seq": through + 1})
                     trimmed = through
-                except NatalogError as error:
-                    log.info("trimming %s: %s", self._stream, error.message)
+                if self._spent or turn % LOOK_TURNS == 0:
+                    await self.follow()
+            except NatalogError as error:
+                log.info("trimming %s: %s", self._stream, error.message)
+
+    async def follow(self) -> None:
+        """Go on in the stream that took over, if one did; streams that are through are deleted."""
+        database, branch = self._state.database, self._state.branch
+        await self._inlets.clear(database, branch, self._state.ingest_seq)
+        inlets = await self._inlets.all(database, branch)
+        self._spent = any(not inlet.live for inlet in inlets)
+        behind = any(not one.live and one.last_seq > self._handed for one in inlets)
+        moved = bool(inlets) and inlets[-1].live and inlets[-1].stream != self._stream
+        if behind or moved:
+            self.restart()

@@ -222,16 +222,18 @@ class BranchLog:
         after: Position | None = None,
         *,
         follow: bool = False,
+        until: int | None = None,
         table: Table | None = None,
     ) -> AsyncGenerator[list[PlacedBlock], None]:
         """Batches of blocks after ``after``, verified; to the present end or, following, for ever.
 
-        ``table``: what was erased, as the caller knows it.  Raises `LogCorrupt` for holes, broken
-        chains and unreadable blocks; `LogRedacted` when something was erased meanwhile;
-        `BranchNotFound` when the log is gone.
+        ``until``: to that block instead.  ``table``: what was erased, as the caller knows it.
+        Raises `LogCorrupt` for holes, broken chains and unreadable blocks; `LogRedacted` when
+        something was erased meanwhile; `BranchNotFound` when the log is gone.
         """
         at = after or Position()
-        until = None if follow else await self._end(at.seq)
+        if until is None and not follow:
+            until = await self._end(at.seq)
         if table is None:
             table = await self.table()
         copies = table.copies

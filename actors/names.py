@@ -14,6 +14,7 @@ NOBODY: Final = "_"
 """Stands in a subject where no database or branch is meant."""
 GONE: Final = "gone"
 PREPARED: Final = "prepared"
+SPENT: Final = "spent"
 COLLECTED: Final = "collected"
 SNAPSHOTS: Final = "snapshots"
 SEGMENTS: Final = "segments"
@@ -58,11 +59,20 @@ class Names:
         database, branch, endpoint = subject[len(self.prefix) + 1 :].split(".")
         return database, branch, endpoint
 
+    def owner(self, subject: str) -> tuple[str, str]:
+        """Database and branch of a subject, however many words follow."""
+        database, branch, *_ = subject[len(self.prefix) + 1 :].split(".")
+        return database, branch
+
     def log(self, database: str, branch: str) -> str:
         return self.subject(database, branch, "log")
 
     def ingest(self, database: str, branch: str) -> str:
         return self.subject(database, branch, "tx")
+
+    def spent(self, database: str, branch: str, number: str) -> str:
+        """The subject of an ingest stream that was handed over; the number may be a wildcard."""
+        return f"{self.subject(database, branch, SPENT)}.{number}"
 
     def report(self, database: str, branch: str) -> str:
         return self.subject(database, branch, "report")
@@ -169,5 +179,14 @@ class Names:
     def redactions_stream(self, database: str) -> str:
         return self._stream(database, NOBODY, REDACTIONS)
 
-    def ingest_stream(self, database: str, branch: str) -> str:
-        return self._stream(database, branch, "tx")
+    def ingest_stream(self, database: str, branch: str, number: int = 0) -> str:
+        """The stream that feeds a branch, after ``number`` hand-overs."""
+        return self._stream(database, branch, f"tx_{number}" if number else "tx")
+
+    def inlet_of(self, database: str, branch: str, stream: str) -> int | None:
+        """Which of a branch's ingest streams a stream is; None for any other stream."""
+        first = self.ingest_stream(database, branch)
+        number = stream[len(first) + 1 :]
+        if stream == first:
+            return 0
+        return int(number) if stream.startswith(f"{first}_") and number.isdigit() else None

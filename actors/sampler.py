@@ -19,6 +19,7 @@ import anyio
 from anyio import to_thread
 
 from natalog.actors.hub import Hub
+from natalog.actors.inlets import Inlets
 from natalog.actors.metrics import Metrics, State
 from natalog.actors.monitoring import Monitored, look
 from natalog.actors.names import Names
@@ -70,6 +71,7 @@ class Sampler:
     ) -> None:
         self._port = port
         self._names = names
+        self._inlets = Inlets(port, names)
         self._hub = hub
         self._query = query
         self._runtime = runtime
@@ -213,10 +215,9 @@ class Sampler:
                     seq, int(info["state"]["bytes"]), await self._head_tx(state, stream, seq)
                 )
             if self._hub.writes:
-                ingest = self._names.ingest_stream(state.database, state.branch)
-                info = await self._port.stream_info(ingest)
-                if info is not None:
-                    published[state.database, state.branch] = int(info["state"]["last_seq"])
+                inlet = await self._inlets.live(state.database, state.branch)
+                if inlet is not None:
+                    published[state.database, state.branch] = inlet.newest
         self._heads, self._published = heads, published
 
     async def _head_tx(self, state: BranchState, stream: str, seq: int) -> int | None:
