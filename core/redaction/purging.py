@@ -1,0 +1,150 @@
+"""What to purge before an erasure: a request's operations, patterns and text, on one value.
+
+A database without history has nothing but the present: there facts are retracted instead, and what
+is superseded counts as purged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from natalog.core.database import Database
+from natalog.core.errors import BadRequest, NatalogError
+from natalog.core.schema import IDENT
+from natalog.core.scrub import contains
+from natalog.core.values import Keyword, as_keyword, kw
+
+PURGES: Final = {
+    "db/purge": (3, 4),
+    "db.purge/attribute": (3, 3),
+    "db.purge/entity": (2, 2),
+    "db.history.purge/before": (2, 2),
+}
+"""Purges, with how many words they have at least and at most."""
+
+Pattern = tuple[Any, ...]
+"""``(e,)``, ``(e, a)`` or ``(e, a, v)``."""
+
+_BY_LENGTH: Final = ("", "db.purge/entity", "db.purge/attribute", "db/purge")
+_RETRACTIONS: Final = ("", "db/retractEntity", "db.fn/retractAttribute", "db/retract")
+
+
+def checked_purges(tx_data: Any) -> list[list[Any]]:
+    """The operations of a request, each with a plain name first; `BadRequest` without values."""
+    if not isinstance(tx_data, (list, tuple)):
+        raise BadRequest("tx_data is a list of purges.", field="tx_data")
+    found = []
+    for operation in tx_data:
+        name = _name(operation)
+        low, high = PURGES.get(name, (0, 0))
+        if not low <= len(operation) <= high:
+            raise BadRequest(
+                "tx_data takes nothing but purges: " + ", ".join(PURGES) + ".", field="tx_data"
+            )
+        found.append([name, *operation[1:]])
+    return found
+
+
+def checked_patterns(facts: Any) -> list[Pattern]:
+    """The patterns of a request; `BadRequest` without values."""
+    if not isinstance(facts, (list, tuple)):
+        raise BadRequest("facts is a list of [e], [e a] or [e a v].", field="facts")
+    for pattern in facts:
+        if not isinstance(pattern, (list, tuple)) or not 1 <= len(pattern) <= 3:
+            raise BadRequest("A fact is named by [e], [e a] or [e a v].", field="facts")
+    return [tuple(pattern) for pattern in facts]
+
+
+def operations(
+    db: Database, tx_data: Sequence[Sequence[Any]], facts: Sequence[Pattern]
+) -> list[list[Any]]:
+    """Tx-data that remove from ``db`` what purges and patterns name."""
+    found = [list(operation) for operation in tx_data]
+    found += [[_BY_LENGTH[len(pattern)], *pattern] for pattern in facts]
+    if db.config.keep_history:
+        return [_spelled(operation) for operation in found]
+    retracted = []
+    for name, *words in found:
+        if name != "db.history.purge/before":
+            pattern = [word for word in words if word is not None]
+            retracted.append(_spelled([_RETRACTIONS[len(pattern)], *pattern]))
+    return retracted
+
+
+def removals(db: Database, text: str) -> Iterator[list[Any]]:
+    """Operations that remove every fact of ``db``, past or present, that holds a text.
+
+    Composite tuples go with their parts, and names of attributes stay: something uses them.
+    """
+    name = kw("db/purge" if db.config.keep_history else "db/retract")
+    for attr, index in db.indexes.items():
+        declared = db.schema.get(attr)
+        if index.kind != "code" or (declared is not None and declared.tuple_attrs):
+            continue
+        rows = index.aevt.flat()
+        codes = np.unique(rows[1])
+        values = db.pool.decode(codes).tolist()
+        hits = [code for code, value in zip(codes, values, strict=True) if contains(value, text)]
+        if not hits:
+            continue
+        hit = np.isin(rows[1], hits)
+        for e, code in dict.fromkeys(zip(*rows[:2, hit].tolist(), strict=True)):
+            value = db.pool.value(code)
+            if attr is not IDENT or db.schema.get(value) is None:
+                yield [name, e, attr, value]
+
+
+def patterns(
+    db: Database, tx_data: Sequence[Sequence[Any]], facts: Sequence[Pattern]
+) -> list[Pattern]:
+    """The patterns of a request with entities and attributes as ``db`` knows them."""
+    found: list[Pattern] = []
+    wanted = [tuple(op[1:]) for op in tx_data if op[0] != "db.history.purge/before"]
+    for pattern in [*wanted, *facts]:
+        e = _entity(db, pattern[0])
+        if e is not None:
+            attr = [as_keyword(name) for name in pattern[1:2]]
+            found.append((e, *attr, *(v for v in pattern[2:] if v is not None)))
+    return found
+
+
+def _entity(db: Database, ref: Any) -> int | None:
+    """The entity that has or had an id."""
+    if isinstance(ref, str):
+        ref = Keyword(ref)
+    try:
+        found = db.entid(ref)
+        if found is None and isinstance(ref, (list, tuple)):
+            past = db.history() if db.config.keep_history else db
+            held = past.holders(as_keyword(ref[0]), ref[1])
+            found = held[-1] if held else None
+    except NatalogError:
+        return None
+    return found
+
+
+def _spelled(operation: list[Any]) -> list[Any]:
+    """An operation on attributes that are keywords takes its values as they are."""
+    name, *words = operation
+    typed = len(words) > 1 and isinstance(words[1], Keyword)
+    return [kw(name) if typed else name, *words]
+
+
+def _name(operation: Any) -> str:
+    if not isinstance(operation, (list, tuple)) or not operation:
+        return ""
+    return str(operation[0]).lstrip(":")
+
+
+__all__ = [
+    "PURGES",
+    "Pattern",
+    "checked_patterns",
+    "checked_purges",
+    "operations",
+    "patterns",
+    "removals",
+]
