@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test faults laws fuzz check format docs console bench wheel-check clean
+.PHONY: help setup demo test faults laws fuzz check format docs console bench bench-check wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ console:  ## build the web console into src/natalog/console; needs node and npm
 
 bench: $(STAMP)  ## measure every workload; BENCH="--suite queries --peers" chooses
 	$(BIN)/python bench/run.py $(BENCH)
+
+bench-check: $(STAMP)  ## fail when a workload became 1.5 times slower than DataScript and NumPy say
+	$(BIN)/python bench/check.py $(BENCH)
 
 wheel-check: $(STAMP)  ## build the wheel and try it in an empty environment
 	$(BIN)/python .ci/wheel_check.py

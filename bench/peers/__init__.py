@@ -6,6 +6,7 @@ be installed or run is reported and left out.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -82,19 +83,41 @@ def _ran(command: list[str]) -> None:
         raise Unavailable(f"{command[0]} failed: {found.stderr.strip()[-300:]}")
 
 
-PEERS: dict[str, Callable[[], list[str]]] = {"datascript-js": datascript, "datalevin": datalevin}
+def sql(system: str) -> Callable[[], list[str]]:
+    """The command that asks the same in SQL; `system` is ``sqlite`` or ``duckdb``."""
+
+    def command() -> list[str]:
+        if system == "duckdb":
+            for name in ("duckdb", "pyarrow"):
+                if importlib.util.find_spec(name) is None:
+                    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+                    _ran([*pip, "--disable-pip-version-check", name])
+        return [sys.executable, str(HERE / "sql_peer.py"), system]
+
+    return command
+
+
+PEERS: dict[str, Callable[[], list[str]]] = {
+    "datascript-js": datascript,
+    "datalevin": datalevin,
+    "sqlite-eavt": sql("sqlite"),
+    "duckdb-wide": sql("duckdb"),
+}
 
 
 def run_peers(bench: Bench, suites: Sequence[str]) -> Iterator[Line]:
     """The figures of every peer that runs here; wrong answers are reported and left out."""
     for system, command in PEERS.items():
         try:
-            yield from _run(bench, suites, system, command())
+            yield from run_peer(bench, suites, system, command())
         except Unavailable as error:
             print(f"{system} is left out: {error}", file=sys.stderr)
 
 
-def _run(bench: Bench, suites: Sequence[str], system: str, command: list[str]) -> Iterator[Line]:
+def run_peer(
+    bench: Bench, suites: Sequence[str], system: str, command: list[str]
+) -> Iterator[Line]:
+    """The figures of one peer; `Unavailable` when it fails."""
     answers = expected(bench, suites, system)
     if not answers:
         return

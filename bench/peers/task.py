@@ -21,6 +21,8 @@ _QUERY_SUITES = {
     "temporal": temporal.WORKLOADS,
     "load": load.WORKLOADS,
 }
+SQL = frozenset({"sqlite-eavt", "duckdb-wide"})
+"""Systems that take part wherever somebody wrote the SQL."""
 
 
 def workloads_of(suites: Sequence[str], system: str) -> list[QueryWorkload]:
@@ -29,7 +31,7 @@ def workloads_of(suites: Sequence[str], system: str) -> list[QueryWorkload]:
         workload
         for suite in suites
         for workload in _QUERY_SUITES.get(suite, [])
-        if system in workload.peers
+        if system in workload.peers or (system in SQL and workload.view == "current")
     ]
 
 
