@@ -63,11 +63,11 @@ def _is_shared(left: Database, right: Database, attr: Keyword) -> bool:
 
 
 def _are_alike(left: Database, right: Database, attr: Keyword) -> bool:
-    """Whether equal rows mean equal facts: the same encoding, of codes that of one pool."""
+    """Whether a leaf of both holds the same facts for both: one encoding, one meaning of codes."""
     mine, theirs = left.indexes.get(attr), right.indexes.get(attr)
     if mine is None or theirs is None or mine.kind != theirs.kind:
         return False
-    return mine.kind != "code" or left.pool is right.pool
+    return mine.kind != "code" or left.pool.root is right.pool.root
 
 
 def _facts(left: Database, right: Database, attr: Keyword) -> tuple[Facts, Facts]:

@@ -44,6 +44,11 @@ class ValuePool:
         self.agreed: set[str] = set()
         """Names of stored parts of dictionaries that say of their codes what this pool says."""
 
+    @property
+    def root(self) -> ValuePool:
+        """The pool that says what codes mean in leaves which several values share."""
+        return self
+
     def __len__(self) -> int:
         return self._size
 
@@ -167,6 +172,10 @@ class ScratchPool(ValuePool):
     def __init__(self, base: ValuePool) -> None:
         super().__init__()
         self._base = base
+
+    @property
+    def root(self) -> ValuePool:
+        return self._base.root
 
     def code(self, value: Any) -> int:
         # its own come first: the base may have learnt the value since

@@ -216,7 +216,12 @@ def _inline(rows: Ints) -> tuple[list[Leaf], list[Fence]]:
 
 def _schema_facts(data: bytes) -> dict[int, Props]:
     with Reading("The schema of a snapshot"):
-        return {
-            eid: {Keyword(":" + prop): tuple(map(as_value, values)) for prop, values in props}
-            for eid, props in unpack(data)
-        }
+        flat = unpack(data)
+        found: dict[int, Props] = {}
+        for eid, facts in zip(flat[::2], flat[1::2], strict=True):
+            own: dict[Keyword, tuple[Any, ...]] = {}
+            for prop, value in zip(facts[::2], facts[1::2], strict=True):
+                keyword = Keyword(":" + prop)
+                own[keyword] = (*own.get(keyword, ()), as_value(value))
+            found[eid] = own
+        return found

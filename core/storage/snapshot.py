@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Generator, Iterator, Mapping
 from hashlib import sha256
 from itertools import zip_longest
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from natalog.core.codec import pack
 from natalog.core.database import Database
 from natalog.core.errors import ViewRefused
 from natalog.core.index.leaf import Leaf, Stored
+from natalog.core.index.pool import ScratchPool
 from natalog.core.index.residency import Residency
 from natalog.core.index.tree import RowTree
 from natalog.core.schema import Schema
@@ -77,10 +78,13 @@ def write_snapshot(
     when the dictionary is to be made from nothing but the leaves.  ``extra``: further tables, which
     are stored in pieces; one that only grew at its end shares all pieces but the last.
     ``stored``: the names that the store has, if it should be asked: what it lacks is then written
-    again whatever the memo and the leaves say.  Raises `ViewRefused` for a view.
+    again whatever the memo and the leaves say.  Raises `ViewRefused` for a view and for a
+    value that was only tried.
     """
     if not db.is_current:
         raise ViewRefused("A snapshot is of a database value, not of a view of it.")
+    if isinstance(db.pool, ScratchPool):
+        raise ViewRefused("A snapshot is of a database value, not of one that was only tried.")
     return Snapshot(db, memo, dict(extra or {}), stored)
 
 
@@ -338,10 +342,15 @@ class Snapshot:
 
 
 def _packed_schema(schema: Schema) -> bytes:
-    """The facts that a schema was read from, in the order in which it has them."""
-    return pack(
-        [
-            [eid, [[prop.text, list(values)] for prop, values in schema.props_of(eid).items()]]
-            for eid in schema.declared()
-        ]
-    )
+    """The facts that a schema was read from, in the order in which it has them.
+
+    Flat, since what reads msgpack bounds the collections in it.
+    """
+    flat: list[Any] = []
+    for eid in schema.declared():
+        facts: list[Any] = []
+        for prop, values in schema.props_of(eid).items():
+            for value in values:
+                facts += (prop.text, value)
+        flat += (eid, facts)
+    return pack(flat)

@@ -126,6 +126,23 @@ def test_a_view_is_not_written() -> None:
         write_snapshot(db.history(), Memo())
 
 
+def test_a_value_that_was_only_tried_is_not_written() -> None:
+    db = people(10)
+    with pytest.raises(ViewRefused):
+        write_snapshot(transacted(db.scratch(), [{K("id"): 1, K("name"): "tried"}]), Memo())
+
+
+def test_a_schema_of_very_many_attributes_is_restored() -> None:
+    """What reads msgpack bounds the collections in it."""
+    kinds = {K("db/valueType"): K("db.type/string"), K("db/cardinality"): K("db.cardinality/one")}
+    data = [{K("db/ident"): K(f"a{n}"), K("db/doc"): f"number {n}", **kinds} for n in range(2_000)]
+    db = process(Database.empty(), data, now_ms=5).db_after
+    store = Store()
+    loaded = store.load(store.write(db)[0])
+    assert loaded.schema.read_out() == db.schema.read_out()
+    assert loaded.schema.declared() == db.schema.declared()
+
+
 # --- what is shared ------------------------------------------------------------------------------
 
 
