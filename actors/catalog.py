@@ -19,6 +19,7 @@ from natalog.actors.log import BranchLog, Position, no_log
 from natalog.actors.names import (
     COLLECTED,
     GONE,
+    HEAD,
     MAIN_BRANCH,
     NOBODY,
     PREPARED,
@@ -210,7 +211,7 @@ class Catalog:
         """
         database = check_name(name)
         existed = await self._port.stream_delete(self._names.log_stream(database))
-        for endpoint in ("log", "tx", GONE, PREPARED, COLLECTED, REDACTIONS):
+        for endpoint in ("log", "tx", GONE, PREPARED, COLLECTED, REDACTIONS, HEAD):
             pattern = self._names.subject(database, "*", endpoint)
             for stream in await self._port.streams(pattern):
                 await self._port.stream_delete(str(stream["config"]["name"]))
@@ -230,6 +231,7 @@ class Catalog:
             PREPARED: "log",
             COLLECTED: "gc",
             REDACTIONS: "redactions",
+            HEAD: "head",
             SNAPSHOTS: "snapshots",
         }
         streams = []

@@ -18,6 +18,7 @@ import anyio
 
 from natalog.actors.archive import Archive
 from natalog.actors.catalog import OPENED, Catalog, Process
+from natalog.actors.heads import Heads, check_head
 from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.lines import Line
 from natalog.actors.log import BranchLog, no_log
@@ -52,13 +53,19 @@ class Follower(Actor):
     """Keeps the state of one branch up to date from its log; takes no messages."""
 
     def __init__(
-        self, state: BranchState, branch_log: BranchLog, archive: Archive, metrics: Metrics
+        self,
+        state: BranchState,
+        branch_log: BranchLog,
+        archive: Archive,
+        heads: Heads,
+        metrics: Metrics,
     ) -> None:
         self.name = f"follower:{state.database}.{state.branch}"
         super().__init__()
         self.state = state
         self._log = branch_log
         self._archive = archive
+        self._heads = heads
         self._metrics = metrics
 
     def tell(self, message: Any) -> None:
@@ -74,7 +81,9 @@ class Follower(Actor):
             await anyio.sleep(0)
 
     async def _follow(self) -> None:
+        head = await self._heads.read(self.state.database, self.state.lane)
         await catch_up(self.state, self._log, self._archive)
+        await check_head(head, self.state, self._log)
         table = await self._archive.prepare(self.state, self._log)
         self._ready.set()
         following = self._log.blocks(self.state.position, follow=True, table=table)
@@ -103,6 +112,7 @@ class Hub:
         metrics: Metrics,
         process: Process | None,
         snapshots: Snapshots,
+        heads: Heads,
         lease: Lease | None,
         *,
         mailbox_size: int,
@@ -116,6 +126,7 @@ class Hub:
         self._runtime = runtime
         self._metrics = metrics
         self._process = process
+        self._heads = heads
         self._lease = lease
         self._mailbox_size = mailbox_size
         self._open: dict[tuple[str, str], Open] = {}
@@ -234,7 +245,7 @@ class Hub:
         branch_log = lines.log(line)
         actor: Actor
         if self._process is None or self._lease is None or not self._lease.held:
-            actor = Follower(state, branch_log, self.archive, self._metrics)
+            actor = Follower(state, branch_log, self.archive, self._heads, self._metrics)
         else:
             actor = Transactor(
                 self._port,
@@ -245,6 +256,7 @@ class Hub:
                 self.archive,
                 self._process,
                 self._metrics,
+                self._heads,
                 self._lease,
                 mailbox_size=self._mailbox_size,
             )
@@ -312,6 +324,13 @@ class Hub:
         for key in [key for key in self._resting if key[0] == database]:
             del self._resting[key]
         self.archive.forget(database)
+
+    # --- published heads -----------------------------------------------------------------------
+
+    async def publish_heads(self, *, limit: int | None = None) -> None:
+        """Write down how far the logs have gone that this process writes."""
+        writers = [state for state, actor in self._open.values() if isinstance(actor, Transactor)]
+        await self._heads.publish(writers, limit=limit)
 
     # --- branches that nobody uses -----------------------------------------------------------
 

@@ -170,9 +170,7 @@ class BranchLog:
             return CommitUnknown(said, **about)
         return Unavailable(f"The log of {where} cannot be reached: {reason}", **about)
 
-    async def _look(
-        self, made: Position, deadline: float, sent: bool
-    ) -> tuple[int, str | None]:
+    async def _look(self, made: Position, deadline: float, sent: bool) -> tuple[int, str | None]:
         """The last sequence and the message id of the block at a place, None without one.
 
         Asked until an answer comes.

@@ -20,6 +20,7 @@ SNAPSHOTS: Final = "snapshots"
 SEGMENTS: Final = "segments"
 REDACTIONS: Final = "redactions"
 ERASURES: Final = "erasures"
+HEAD: Final = "head"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
@@ -102,6 +103,13 @@ class Names:
         """The subject of one segment; generation and name may be wildcards."""
         return f"{self.subject(database, NOBODY, SEGMENTS)}.{generation}.{name}"
 
+    def head(self, database: str, lane: int) -> str:
+        """The subject of the published head of a lane's log."""
+        return self.subject(database, f"{NOBODY}{lane}", HEAD)
+
+    def any_head(self, database: str) -> str:
+        return self.subject(database, "*", HEAD)
+
     def lease(self) -> str:
         """Where the process that takes transactions says so, again and again."""
         return self.subject(NOBODY, NOBODY, "lease")
@@ -172,6 +180,9 @@ class Names:
         if len(words) != 4 or words[0] != self.prefix.replace(".", "="):
             return None
         return words[1] if self.generation_of(words[1], stream) is not None else None
+
+    def heads_stream(self, database: str) -> str:
+        return self._stream(database, NOBODY, "heads")
 
     def lease_stream(self) -> str:
         return self._stream(NOBODY, NOBODY, "lease")

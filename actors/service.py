@@ -28,6 +28,7 @@ from natalog.actors.config import ServiceConfig
 from natalog.actors.console import Console
 from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
+from natalog.actors.heads import AT_ONCE_MAX, INTERVAL_S, Heads
 from natalog.actors.http import HttpServer, application
 from natalog.actors.hub import Hub
 from natalog.actors.intake import IN_THREAD_BYTES, Intake, check_tokens
@@ -145,6 +146,7 @@ class Service:
             self.metrics,
             self._process,
             self.snapshots,
+            Heads(port, self.names, replicas=config.replicas),
             self.lease,
             mailbox_size=config.mailbox_messages,
             branch_idle_s=config.branch_idle_s,
@@ -270,6 +272,7 @@ class Service:
             self.port.check_subscription(subscription)
         if self.lease is not None:
             self.runtime.spawn_task(self._follow_lease, "lease changes")
+            self.runtime.spawn_task(self._publish_heads, "heads")
         self._ready = True
 
     async def stop(self) -> None:
@@ -287,6 +290,8 @@ class Service:
                 for actor in self.runtime.actors():
                     if isinstance(actor, (Transactor, AdminActor)):
                         tasks.start_soon(actor.idle)
+        if self.hub.writes:
+            await self.hub.publish_heads()
         await self.query.stop()
         await self.runtime.stop()
         await self.parts.stop()
@@ -310,6 +315,12 @@ class Service:
                 lease.wanted = True
             await lease.changed.wait()
             lease.changed.clear()
+
+    async def _publish_heads(self) -> None:
+        while True:
+            await anyio.sleep(INTERVAL_S)
+            if self.hub.writes:
+                await self.hub.publish_heads(limit=AT_ONCE_MAX)
 
     async def _take_over(self) -> None:
         """Take transactions and what else changes databases.

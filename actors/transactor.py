@@ -22,6 +22,7 @@ from anyio import to_thread
 from natalog.actors.archive import Archive
 from natalog.actors.catalog import Catalog, Process, record_of
 from natalog.actors.failpoints import failpoint
+from natalog.actors.heads import Heads, check_head
 from natalog.actors.ingest import Ingested, IngestReader
 from natalog.actors.intake import IN_THREAD_BYTES
 from natalog.actors.lease import Lease, LeaseLost
@@ -131,6 +132,7 @@ class Transactor(Actor):
         archive: Archive,
         process: Process,
         metrics: Metrics,
+        heads: Heads,
         lease: Lease,
         *,
         mailbox_size: int,
@@ -143,6 +145,7 @@ class Transactor(Actor):
         self._catalog = catalog
         self._archive = archive
         self._process = process
+        self._heads = heads
         self._lease = lease
         self._labels = labels = (state.database, state.branch)
         named = metrics.labels.branch(*labels)
@@ -161,8 +164,10 @@ class Transactor(Actor):
     # --- life --------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
-        await self._catch_up()
         state = self.state
+        head = await self._heads.read(state.database, state.lane)
+        await self._catch_up()
+        await check_head(head, state, self._log)
         await self._catalog.ensure_ingest(state.database, state.branch, state.incarnation)
         self._ingest.start()
 
