@@ -58,14 +58,15 @@ class Lease:
     """One process's view of the lease.
 
     `start` it, run `run` in a task, `release` it at the end.  ``held``: this process has taken it
-    and has not heard of a loss.  ``wanted``: it is to be taken when it is free; a loss clears it,
-    and whoever has drawn the consequences sets it again.  ``changed`` is set whenever ``held``
-    changes; whoever looks after it clears it.
+    and has not heard of a loss; ``taken``: how often it has.  ``wanted``: it is to be taken when it
+    is free; a loss clears it, and whoever has drawn the consequences sets it again.  ``changed`` is
+    set whenever ``held`` changes; whoever looks after it clears it.
     """
 
     def __init__(self, port: NatsPort, names: Names, holder: str, *, replicas: int = 1) -> None:
         self.holder = holder
         self.held = False
+        self.taken = 0
         self.wanted = True
         self.changed = asyncio.Event()
         self._port = port
@@ -265,6 +266,7 @@ class Lease:
 
     def _set(self, held: bool) -> None:
         self.held = held
+        self.taken += held
         self._heard = time.monotonic()
         self.changed.set()
 

@@ -66,6 +66,10 @@ STATES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "Time since the newest snapshot of an open branch was written.",
         BRANCH,
     ),
+    "natalog_snapshot_pending_datoms": (
+        "Changes of an open branch that are in no snapshot yet, as the writer of snapshots knows.",
+        BRANCH,
+    ),
     "natalog_segment_store_bytes": (
         "Bytes of the segments of a database, as this process last saw them.",
         DATABASE,
@@ -81,6 +85,8 @@ STATES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "natalog_actors": ("Actors that run.", ("actor",)),
     "natalog_service_ready": ("1 while requests are answered.", ("role",)),
+    "natalog_lease_held": ("1 for the process that takes the transactions.", ()),
+    "natalog_takeovers_total": ("Times this process began to take the transactions.", ()),
     "natalog_nats_connected": ("1 while the connection to NATS is up.", ()),
     "natalog_nats_disconnects_total": ("Times the connection to NATS broke.", ()),
     "natalog_nats_reconnects_total": ("Times the connection to NATS was made again.", ()),

@@ -104,6 +104,13 @@ class Sampler:
             ages[labels] = max(ages.get(labels, 0.0), one.seconds)
         for labels, seconds in ages.items():
             yield "natalog_snapshot_age_seconds", labels, seconds
+        if self._hub.writes:
+            pending: Counter[tuple[str, str]] = Counter()
+            for state in self._hub.states():
+                labels = self._metrics.labels.branch(state.database, state.branch)
+                pending[labels] += snapshots.changes(state)
+            for labels, changes in pending.items():
+                yield "natalog_snapshot_pending_datoms", labels, changes
         sizes: Counter[str] = Counter()
         for database, size in snapshots.store_bytes.items():
             sizes[self._metrics.labels.database(database)] += size

@@ -570,6 +570,9 @@ class Service:
 
     def _states(self) -> Iterator[State]:
         yield "natalog_service_ready", (self.config.role,), self.ready
+        if self.lease is not None:
+            yield "natalog_lease_held", (), self.lease.held
+            yield "natalog_takeovers_total", (), self.lease.taken
         yield from self.sampler.source()
 
 

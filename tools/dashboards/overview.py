@@ -149,7 +149,17 @@ def overview() -> Json:
             "short",
             [(f"natalog_nats_connected{{{P}}}", "{{instance}}")],
             top=1,
-            w=6,
+            w=4,
+            h=7,
+        ),
+        lines(
+            "Who takes transactions",
+            "1 for the process that holds the lease. Exactly one should, but for the moments of a "
+            "takeover.",
+            "short",
+            [(f"natalog_lease_held{{{P}}}", "{{instance}}")],
+            top=1,
+            w=4,
             h=7,
         ),
         lines(
@@ -175,7 +185,7 @@ def overview() -> Json:
                     "{{instance}} errors",
                 ),
             ],
-            w=6,
+            w=4,
             h=7,
         ),
         lines(

@@ -115,15 +115,23 @@ def storage() -> Json:
             "Time since the newest snapshot of each open branch was written. Branches that change "
             "little need none.",
             "s",
-            [(f"max by ({by}) (natalog_snapshot_age_seconds{{{B}}})", each)],
-            w=8,
+            [(f"min by ({by}) (natalog_snapshot_age_seconds{{{B}}})", each)],
+            w=6,
+        ),
+        lines(
+            "Changes in no snapshot",
+            "Changes of each open branch since its newest snapshot: what a start has to read from "
+            "the log.",
+            "short",
+            [(f"max by ({by}) (natalog_snapshot_pending_datoms{{{B}}})", each)],
+            w=6,
         ),
         lines(
             "Segments",
             "Bytes of each database's segments, those that wait to be freed included.",
             "bytes",
             [(f"max by (database) (natalog_segment_store_bytes{{{D}}})", "{{database}}")],
-            w=8,
+            w=6,
         ),
         lines(
             "Segment cache",
@@ -133,7 +141,7 @@ def storage() -> Json:
                 (f"natalog_segment_cache_bytes{{{P}}}", "{{instance}}"),
                 (f"natalog_segment_cache_limit_bytes{{{P}}}", "{{instance}} limit"),
             ],
-            w=8,
+            w=6,
         ),
         lines(
             "Reads of leaves",

@@ -144,21 +144,28 @@ def transactor() -> Json:
             "Messages in the fullest mailbox of each kind. A full mailbox answers Busy.",
             "short",
             [(f"max by (actor) (natalog_mailbox_depth{{{P}}})", "{{actor}}")],
-            w=8,
+            w=6,
         ),
         lines(
             "Published and not yet applied",
             "Transactions that wait in the ingest streams of open branches.",
             "short",
             [(f"max by ({by}) (natalog_ingest_waiting_messages{{{B}}})", each)],
-            w=8,
+            w=6,
+        ),
+        lines(
+            "Takeovers",
+            "Times per minute that a process began to take the transactions.",
+            "short",
+            [(f"60 * sum by (instance) ({rate('natalog_takeovers_total', P)})", "{{instance}}")],
+            w=6,
         ),
         lines(
             "Logs",
             "Sequence of the last block. A flat line under load is a log that stands still.",
             "short",
             [(f"max by ({by}) (natalog_log_last_sequence{{{B}}})", each)],
-            w=8,
+            w=6,
         ),
     ]
     return dashboard(
