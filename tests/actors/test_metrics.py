@@ -170,11 +170,30 @@ async def test_subscribers_and_storage_are_told_by_the_server(service_config: Co
         assert of(service, "log_bytes", "database")[("people",)] > 0
         assert of(service, "ingest_waiting_messages", "database") == {("people",): 0}
         assert of(service, "service_ready", "role") == {("all",): 1}
+        assert of(service, "snapshot_pending_datoms", "database") == {("people",): 0}
         with anyio.fail_after(10):
             while not of(service, "event_loop_lag_seconds_count")[()]:
                 await asyncio.sleep(0.05)
         for subscription in subscriptions:
             await service.port.unsubscribe(subscription)
+
+
+@pytest.mark.asyncio
+async def test_one_of_two_processes_holds_the_lease(service_config: Config) -> None:
+    async with running(service_config()) as first, natalog.connect(first.url) as client:
+        second_config = ServiceConfig(nats=first.url, role="transactor")
+        reader_config = ServiceConfig(nats=first.url, role="query")
+        async with running(second_config) as second, running(reader_config) as reader:
+            assert of(first, "lease_held") == of(first, "takeovers_total") == {(): 1}
+            assert of(second, "lease_held") == of(second, "takeovers_total") == {(): 0}
+            assert of(reader, "lease_held") == of(reader, "takeovers_total") == {}
+            await client.create_database("people", schema_flexibility="read")
+            await client.database("people").transact([{"n": 1}])
+            labels = ("database", "branch", "outcome")
+            key = ("people", "db", "committed")
+            assert of(first, "transactions_total", *labels)[key] == 1
+            assert of(second, "transactions_total", *labels).get(key, 0) == 0
+            assert not of(second, "snapshot_pending_datoms")
 
 
 @pytest.mark.asyncio

@@ -34,6 +34,8 @@ def test_the_environment_goes_before_the_file_and_behind_the_overrides(tmp_path:
         "NATALOG_METRICS_PORT": "9464",
         "NATALOG_GC_INTERVAL_S": "0.5",
         "NATALOG_DATA": str(tmp_path),
+        "NATALOG_CONSOLE": "true",
+        "NATALOG_CONSOLE_HOSTS": "natalog.example.com, console.example.com",
         "NATALOG_NATS": "",
         "NATALOG_FAILPOINTS": "not.a.setting",
         "ROLE": "transactor",
@@ -41,6 +43,8 @@ def test_the_environment_goes_before_the_file_and_behind_the_overrides(tmp_path:
     config = ServiceConfig.load(file, environ, query_workers=7)
     assert (config.role, config.query_workers, config.metrics_port) == ("query", 7, 9464)
     assert (config.gc_interval_s, config.data, config.nats) == (0.5, tmp_path, None)
+    assert config.console is True
+    assert config.console_hosts == ("natalog.example.com", "console.example.com")
     with pytest.raises(InvalidConfig, match="NATALOG_METRICS_PORT"):
         ServiceConfig.load(None, {"NATALOG_METRICS_PORT": "tcp://10.0.0.1:9464"})
 

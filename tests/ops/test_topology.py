@@ -165,6 +165,17 @@ def test_writers_and_readers_work_together(topology: Any) -> None:
     assert count(collector, "natalog_gc_runs_total") >= 1
 
 
+def test_one_process_serves_the_console(topology: Any) -> None:
+    _, started = topology
+    for one in started:
+        published = "ports" in SERVICES[one.service]
+        wanted = SERVICES[one.service]["environment"].get("NATALOG_CONSOLE") == "true"
+        assert wanted == published
+        if published:
+            status, page = get(f"http://{one.address}/")
+            assert status == 200 and "<html" in page
+
+
 def test_the_own_configuration_of_nats_is_what_is_told(topology: Any) -> None:
     _, started = topology
     for one in started:
