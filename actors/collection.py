@@ -108,11 +108,13 @@ class Collector:
     ) -> tuple[_Sweep, list[Line]]:
         """What a collection would sweep after ``before``, and the logs that would go with it."""
         tables = await self._archive.tables(line for line in lines if line.last_seq)
+        # the tables of open branches grow meanwhile: what comes later is not looked at
+        counts = {lane: len(table.commits) for lane, table in tables.items()}
         heads = []
         for line in lines:
             lives = line.phase == "live" or (line.phase == "prepared" and _young(line))
             if lives and line.lane in tables:
-                heads.append(_head(tables[line.lane]))
+                heads.append(_head(tables[line.lane], counts[line.lane]))
             elif lives and line.base is not None:
                 heads.append(line.base.commit)  # a branch that is being made
         entry = await self._catalog.get(database)
@@ -125,8 +127,8 @@ class Collector:
             kept = await to_thread.run_sync(kept_commits, graph, heads, before_ms)
         else:
             kept = set(heads)
-        sweep = await to_thread.run_sync(_sweep, tables, kept, before)
-        return sweep, _doomed(lines, tables, sweep.ranges)
+        sweep = await to_thread.run_sync(_sweep, tables, counts, kept, before)
+        return sweep, _doomed(lines, counts, sweep.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,9 @@ class _Sweep:
     newest: list[UUID]
 
 
-def _head(table: Table) -> UUID:
-    if len(table.commits):
-        return table.commits.id(len(table.commits) - 1)
+def _head(table: Table, count: int) -> UUID:
+    if count:
+        return table.commits.id(count - 1)
     assert table.began is not None
     return table.began.commit
 
@@ -147,14 +149,16 @@ def _young(line: Line) -> bool:
     return time.time() - line.created_s < PREPARED_GRACE_S
 
 
-def _sweep(tables: dict[int, Table], kept: set[UUID], before: Collected) -> _Sweep:
+def _sweep(
+    tables: dict[int, Table], counts: dict[int, int], kept: set[UUID], before: Collected
+) -> _Sweep:
     """The swept places of every lane after a collection, and what is new among them."""
     ranges: dict[int, Ranges] = {}
     fresh: list[tuple[int, UUID]] = []
     for lane, table in tables.items():
         commits = table.commits
         gone = []
-        for spot in range(len(commits)):
+        for spot in range(counts[lane]):
             if before.has(lane, spot):
                 gone.append(spot)
                 continue
@@ -168,9 +172,7 @@ def _sweep(tables: dict[int, Table], kept: set[UUID], before: Collected) -> _Swe
     return _Sweep(ranges, len(fresh), [commit for _, commit in fresh[:NAMED_MAX]])
 
 
-def _doomed(
-    lines: Iterable[Line], tables: dict[int, Table], ranges: dict[int, Ranges]
-) -> list[Line]:
+def _doomed(lines: Iterable[Line], counts: dict[int, int], ranges: dict[int, Ranges]) -> list[Line]:
     """Logs that can go: nothing in them is kept, and no log that stays begins in them."""
     by_lane = {line.lane: line for line in lines}
 
@@ -179,9 +181,8 @@ def _doomed(
             return False
         if line.phase == "prepared" and _young(line):
             return False
-        table = tables.get(line.lane)
-        count = 0 if table is None else len(table.commits)
-        return sum(b - a + 1 for a, b in ranges.get(line.lane, ())) >= count
+        swept = sum(b - a + 1 for a, b in ranges.get(line.lane, ()))
+        return swept >= counts.get(line.lane, 0)
 
     needed: set[int] = set()
     for line in by_lane.values():

@@ -55,6 +55,31 @@ async def test_ranges_tell_what_was_swept() -> None:
     assert not found.has(1, 0)
 
 
+async def test_a_collection_beside_a_writer_ends_and_sweeps_nothing_of_it(
+    service_config: Config,
+) -> None:
+    async with running(service_config()) as service, natalog.connect(service.url) as client:
+        await client.create_database("people", **READ)
+        conn, writer = client.database("people"), client.database("people")
+        reports: list[natalog.TxReport] = []
+
+        async def write() -> None:
+            while True:
+                reports.append(await writer.transact([{"n": len(reports)}]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            for name in ("a", "b", "c"):
+                await conn.branch(name)
+                gone = await client.database("people", name).transact([{"n": -1}])
+                await conn.delete_branch(name)
+                done = await conn.gc(timeout=10)
+                assert done["commits"] == [gone.commit_id]
+            tasks.cancel_scope.cancel()
+        history = await conn.branch_history()
+        assert {report.commit_id for report in reports} <= {commit.commit_id for commit in history}
+
+
 async def test_without_a_date_only_deleted_branches_go(service_config: Config) -> None:
     config = service_config()
     async with running(config) as service, natalog.connect(service.url) as client:
