@@ -165,6 +165,11 @@ class Archive:
             for key in [key for key in values if key[0] == database]:
                 del values[key]
 
+    def values(self, database: str) -> list[Database]:
+        """The values of a database that are kept."""
+        kept = (*self._kept.items(), *self._pinned.items())
+        return [value for key, value in kept if key[0] == database]
+
     async def collected(self, database: str) -> Collected:
         """What was swept."""
         return await read_collected(self._port, self._names, database)

@@ -8,7 +8,7 @@ states stay and only their actors change.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,6 +135,7 @@ class Hub:
         self._used: dict[tuple[str, str], tuple[float, int]] = {}
         self.snapshots = snapshots
         snapshots.states = self.states
+        snapshots.values = self._values
         snapshots.opened = self._open_lane
         self.archive = Archive(port, names, catalog.lines, self.states, self._refresh, snapshots)
         snapshots.settle = self.archive.settle
@@ -282,6 +283,14 @@ class Hub:
         self._corrupt.pop((database, branch), None)
         if isinstance(actor, Transactor) and branch != MAIN_BRANCH:
             await self._catalog.announce(OPENED, database, branch)
+
+    def _values(self, database: str) -> Iterator[Database]:
+        """The values of a database that may be asked for again."""
+        states = [*self.states(), *self._resting.values()]
+        for state in states:
+            if state.database == database:
+                yield from state.values()
+        yield from self.archive.values(database)
 
     async def _open_lane(self, database: str, lane: int) -> BranchState | None:
         """The state of a living branch by its lane, up to date with its log."""

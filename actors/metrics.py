@@ -210,7 +210,7 @@ class Metrics:
         )
         self.snapshots = Counter(
             "natalog_snapshots_total",
-            "Snapshots by outcome: written, unchanged, failed; ignored: could not be read.",
+            "Snapshots by outcome: written, unchanged, failed; loaded, ignored as unreadable.",
             ("outcome",),
             registry=self.registry,
         )

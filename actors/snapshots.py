@@ -60,9 +60,10 @@ class SnapshotAge:
 class Snapshots:
     """The snapshots of all databases of a service.
 
-    To be set by whoever opens branches: ``states`` of those that are open, and ``opened``, which
-    opens the branch of a lane and brings it up to date, None for a lane of no living branch;
-    ``settle`` sees that a state is free of what was erased.
+    To be set by whoever opens branches: ``states`` of those that are open, ``values`` that may be
+    asked for, of a database, and ``opened``, which opens the branch of a lane and brings it up to
+    date, None for a lane of no living branch; ``settle`` sees that a state is free of what was
+    erased.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Snapshots:
         self._vaults: dict[str, Vault] = {}
         self._limiter = CapacityLimiter(THREADS)
         self.states: Callable[[], Iterable[BranchState]] = tuple
+        self.values: Callable[[str], Iterable[Database]] = lambda _: ()
         self.opened: Callable[[str, int], Awaitable[BranchState | None]] | None = None
         self.settle: Callable[[BranchState], Coroutine[Any, Any, None]] | None = None
         self.store_bytes: dict[str, int] = {}
@@ -144,6 +146,7 @@ class Snapshots:
                     error.message,
                 )
                 continue
+            self._metrics.snapshots.labels("loaded").inc()
             return True
         return False
 
@@ -259,11 +262,11 @@ class Snapshots:
     ) -> Compacted:
         """Free the space of segments that nothing needs, once that is more than half.
 
-        ``force``: however little it is.  Values that this process has open keep their segments;
+        ``force``: however little it is.  Values that may be asked for here keep their segments;
         what other processes read stays for ``grace_s``.
         """
         vault = self.vault(database)
-        in_use = self.residency.names()
+        in_use = await self._thread(partial(stored_names, list(self.values(database))))
         work = partial(vault.compact, in_use, grace_s=grace_s, dry_run=dry_run, force=force)
         try:
             found = await self._thread(work)

@@ -17,6 +17,7 @@ from natalog.actors.payload import Struct, fields_of
 from natalog.actors.requests import Request
 from natalog.actors.snapshots import Snapshots
 from natalog.actors.state import BranchState
+from natalog.actors.transactor import told
 from natalog.core.errors import NatalogError, SegmentCorrupt, SegmentMissing
 from natalog.core.values import Keyword, Symbol, ms_instant
 
@@ -80,6 +81,7 @@ class Snapshotter:
 
     async def serve(self, request: Request) -> None:
         """Answer a request to write one now."""
+        state: BranchState | None = None
         try:
             fields = fields_of(request.body(), ("branch",), "snapshot")
             named = fields.get("branch") or MAIN_BRANCH
@@ -101,7 +103,9 @@ class Snapshotter:
                 )
             )
         except Exception as error:
-            await request.refuse(error)
+            if state is not None and isinstance(error, (SegmentMissing, SegmentCorrupt)):
+                state.lost()
+            await request.refuse(told(error))
 
 
 def _key(state: BranchState) -> tuple[str, int, str]:

@@ -299,6 +299,11 @@ class BranchState:
             self._held.popitem(last=False)
         return db
 
+    def values(self) -> list[Database]:
+        """The present value and those that were kept."""
+        base = [] if self.base is None else [self.base]
+        return [self.db, *base, *self._held.values(), *self.forks.values()]
+
     def rest(self, main: Database) -> None:
         """Give up what can be had again: old values, and columns not shared with ``main``."""
         self._held.clear()
