@@ -168,7 +168,7 @@ class Archive:
     def values(self, database: str) -> list[Database]:
         """The values of a database that are kept."""
         kept = (*self._kept.items(), *self._pinned.items())
-        return [value for key, value in kept if key[0] == database]
+        return [value for key, (_, value) in kept if key[0] == database]
 
     async def collected(self, database: str) -> Collected:
         """What was swept."""

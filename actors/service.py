@@ -137,7 +137,7 @@ class Service:
         self._clock = clock
         self.catalog = Catalog(port, self.names, clock, replicas=config.replicas)
         residency = Residency(config.segment_cache_bytes)
-        self.snapshots = Snapshots(places, self.names, residency, self.metrics)
+        self.snapshots = Snapshots(places, residency, self.metrics)
         self.hub = Hub(
             port,
             self.names,

