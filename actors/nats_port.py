@@ -497,27 +497,28 @@ class NatsPort:
         message_id: str | None = None,
         stream: str | None = None,
         ttl_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = API_TIMEOUT_S,
     ) -> PubAck:
-        """Publish into a stream and wait for its receipt.
+        """Publish into a stream and wait for its receipt.  ``headers``: further ones, to be stored.
 
         ``expected_last`` makes it a compare-and-set on the stream's last sequence: `JetStreamError`
         with ``WRONG_LAST_SEQUENCE`` when somebody else has appended; ``expected_last_of_subject``
         on the last sequence of the subject, 0 for none.  ``ttl_s``: whole seconds after which the
         server drops the message.  `DeadlineExceeded` means that the outcome is unknown.
         """
-        headers: dict[str, str] = {}
+        said = dict(headers or {})
         if expected_last is not None:
-            headers["Nats-Expected-Last-Sequence"] = str(expected_last)
+            said["Nats-Expected-Last-Sequence"] = str(expected_last)
         if expected_last_of_subject is not None:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last_of_subject)
+            said["Nats-Expected-Last-Subject-Sequence"] = str(expected_last_of_subject)
         if message_id is not None:
-            headers["Nats-Msg-Id"] = message_id
+            said["Nats-Msg-Id"] = message_id
         if stream is not None:
-            headers["Nats-Expected-Stream"] = stream
+            said["Nats-Expected-Stream"] = stream
         if ttl_s is not None:
-            headers["Nats-TTL"] = str(ttl_s)
-        message = await self.request(subject, payload, headers=headers or None, timeout_s=timeout_s)
+            said["Nats-TTL"] = str(ttl_s)
+        message = await self.request(subject, payload, headers=said or None, timeout_s=timeout_s)
         answer = json.loads(message.data)
         _check(answer, subject)
         return PubAck(

@@ -32,6 +32,8 @@ SILENCE_S = PULL_EXPIRES_S + 3.0
 """Without message or status for this long, the consumer is taken for lost."""
 CONSUMER_IDLE_S = 60.0
 RETRY_S = 0.2
+TIME_HEADER = "Natalog-Time-Ms"
+"""When a message was first stored, where a restored backup has stored it again."""
 LAGGING_ATTEMPTS = 50
 """So often a message is asked for on a cluster before it is taken for lost."""
 
@@ -280,7 +282,9 @@ def _stored(message: Message) -> Stored:
     # domain and account hash before the stream name on newer servers
     tokens = message.reply.split(".")
     spot = 5 if len(tokens) == 9 else 7
+    headers = message.headers or {}
     stored_ms = int(tokens[spot + 2]) // 1_000_000
-    return Stored(
-        int(tokens[spot]), message.subject, message.data, message.headers or {}, stored_ms
-    )
+    restored = headers.get(TIME_HEADER, "")
+    if restored.isdigit():
+        stored_ms = int(restored)
+    return Stored(int(tokens[spot]), message.subject, message.data, headers, stored_ms)

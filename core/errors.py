@@ -51,6 +51,7 @@ such as ``transact/unique``, without the colon), a sentence that names the offen
     │   └── Internal
     └── StorageError
         ├── LogCorrupt / PortInUse / DataDirectoryInUse / ServerFailed
+        ├── BackupCorrupt              a backup that was cut or changed
         ├── SegmentCorrupt             stored bytes that are not what their name says
         └── SegmentMissing             a segment that a value needs and the store lacks
 """
@@ -528,6 +529,12 @@ class LogCorrupt(StorageError):
     """A hole, a broken hash chain or an unreadable record in the log."""
 
     default_type = "storage/log-corrupt"
+
+
+class BackupCorrupt(StorageError):
+    """A file that is no backup, or one that was cut or changed."""
+
+    default_type = "storage/backup-corrupt"
 
 
 class SegmentCorrupt(StorageError):

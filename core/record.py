@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
+import msgpack
+
 from natalog.core.chain import FIRST_HASH, HASH_BYTES, block_hash, commit_id
 from natalog.core.changes import Changes, Purge
 from natalog.core.codec import pack, unpack
@@ -175,6 +177,22 @@ class TxRecord:
             max_eid=self.max_eid,
             purged=self.purged,
         )
+
+
+def peek(data: bytes) -> tuple[str, int, tuple[bytes, ...]]:
+    """Kind, transaction id and parents of the bytes of a record, without reading its datoms."""
+    try:
+        unpacker = msgpack.Unpacker(max_buffer_size=0, max_array_len=len(data))
+        unpacker.feed(data)
+        unpacker.read_array_header()
+        version, kind, tx, _, _, _, parents = (unpacker.unpack() for _ in range(7))
+        if version != RECORD_VERSION:
+            _corrupt(f"a record of version {version!r}")
+        return KINDS[kind], int(tx), tuple(map(bytes, parents))
+    except LogCorrupt:
+        raise
+    except Exception as error:
+        _corrupt(f"a malformed record: {error}")
 
 
 def as_value(decoded: Any) -> Any:
@@ -343,6 +361,7 @@ __all__ = [
     "as_value",
     "decode_block",
     "encode_block",
+    "peek",
     "purge_refs",
     "purge_values",
 ]

@@ -17,7 +17,6 @@ import pytest
 from natalog.actors.nats_server import find_binary
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 class Program:

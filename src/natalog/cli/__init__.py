@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from natalog import __version__
-from natalog.cli import access, databases, imports, merges, read, serve, versions, write
+from natalog.cli import access, backups, databases, imports, merges, read, serve, versions, write
 from natalog.cli.connection import USAGE, usage_error
 from natalog.connection.access import Access
 from natalog.core.errors import NatalogError
@@ -50,6 +50,8 @@ app.command(rich_help_panel=_TIME)(versions.erase)
 app.command(rich_help_panel=_TIME)(versions.check)
 app.add_typer(imports.app, name="import", rich_help_panel=_FILES)
 app.command(rich_help_panel=_FILES)(read.export)
+app.command(rich_help_panel=_FILES)(backups.backup)
+app.command(rich_help_panel=_FILES)(backups.restore)
 
 
 def _show_version(wanted: bool) -> None:
