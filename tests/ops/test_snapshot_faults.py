@@ -101,7 +101,7 @@ async def until_killed(serving: Any, url: str, point: str, writer: Writer) -> No
 @pytest.mark.timeout(240)
 async def test_a_kill_at_any_step_leaves_all_or_nothing(serving: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("NATALOG_SEGMENT_GRACE_S", "0.001")
-    url = serving.start()
+    url = serving.start("--metrics-port", "0")
     writer = Writer()
     async with natalog.connect(url) as client:
         await client.create_database("people", schema_flexibility="read")
@@ -123,11 +123,11 @@ async def test_a_kill_at_any_step_leaves_all_or_nothing(serving: Any, monkeypatc
             assert done.returncode == -signal.SIGKILL, point
             continue
         monkeypatch.setenv(VARIABLE, point)
-        url = serving.start()
+        url = serving.start("--metrics-port", "0")
         await check(url, writer.acknowledged)
         await until_killed(serving, url, point, writer)
     monkeypatch.delenv(VARIABLE)
-    url = serving.start()
+    url = serving.start("--metrics-port", "0")
     await check(url, writer.acknowledged)
     async with natalog.connect(url) as client:
         conn = client.database("people")
@@ -140,7 +140,7 @@ async def test_a_kill_at_any_step_leaves_all_or_nothing(serving: Any, monkeypatc
         assert not (await conn.gc(dry_run=True))["garbage"]
         before = await (await conn.db()).datoms("eavt")
     serving.kill()
-    url = serving.start()
+    url = serving.start("--metrics-port", "0")
     async with natalog.connect(url) as client:
         conn = client.database("people")
         assert not (await conn.snapshot())["written"], "it opened from the one that was written"
