@@ -6,6 +6,8 @@ arrive at equal values.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -64,13 +66,9 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
 
 
 def _by_attribute(datoms: list[Datom]) -> dict[Keyword, list[Datom]]:
-    groups: dict[Keyword, list[Datom]] = {}
+    groups: defaultdict[Keyword, list[Datom]] = defaultdict(list)
     for datom in datoms:
-        group = groups.get(datom[1])
-        if group is None:
-            groups[datom[1]] = [datom]
-        else:
-            group.append(datom)
+        groups[datom[1]].append(datom)
     return groups
 
 
@@ -104,12 +102,31 @@ def _add(
             declared = schema.get(attr)
             forgets = declared is not None and declared.no_history
         code = pool.code(attr)
-        if len(group) >= _BULK and all(datom[4] for datom in group):
-            indexes[attr], newcomers = _extended(index, group, tx, pool)
-            blocks.append(np.stack((newcomers, np.full(len(newcomers), code))))
-            continue
+        if len(group) >= _BULK:
+            holders, _, values, _, flags = zip(*group, strict=True)
+            if all(flags):
+                indexes[attr], newcomers = _extended(index, holders, values, tx, pool)
+                blocks.append(np.stack((newcomers, np.full(len(newcomers), code))))
+                continue
         kind, aevt, avet = index
         drop = forgets or not keep_history
+        if len(group) == 1:  # as most transactions have
+            e, _, value, _, added = group[0]
+            entry = encode(value, kind, pool)
+            if added:
+                if not aevt.has_first(e):
+                    fresh.append((e, code))
+                if avet is not None:
+                    avet = avet.with_row((entry, e, tx, OPEN))
+                indexes[attr] = AttributeIndex(kind, aevt.with_row((e, entry, tx, OPEN)), avet)
+            elif aevt.is_open(e, entry):
+                if avet is not None:
+                    avet = avet.with_end(entry, e, tx, drop=drop)
+                aevt = aevt.with_end(e, entry, tx, drop=drop)
+                indexes[attr] = AttributeIndex(kind, aevt, avet)
+                if drop:
+                    stale.append((attr, e))
+            continue
         inserts, closes = _fold(group, kind, pool, tx, drop=drop)
         if closes:
             closes = [key for key in closes if aevt.is_open(*key)]
@@ -133,7 +150,9 @@ def _add(
         indexes[attr] = AttributeIndex(kind, aevt, avet)
         if drop:
             stale.extend((attr, e) for e, _ in closes)
-    if fresh:
+    if len(fresh) == 1:
+        entities = entities.with_row(fresh[0])
+    elif fresh:
         entities = entities.apply(fresh)
     if blocks:
         entities = entities.apply(np.concatenate(blocks, axis=1))
@@ -143,11 +162,10 @@ def _add(
 
 
 def _extended(
-    index: AttributeIndex, group: list[Datom], tx: int, pool: ValuePool
+    index: AttributeIndex, entities: Sequence[int], values: Sequence[Any], tx: int, pool: ValuePool
 ) -> tuple[AttributeIndex, Ints]:
     """An index with many new facts, and the entities that had none in it before."""
-    entities, _, values, *_ = zip(*group, strict=True)
-    block = np.empty((4, len(group)), dtype=np.int64)
+    block = np.empty((4, len(entities)), dtype=np.int64)
     block[0] = entities
     block[1] = encode_many(values, index.kind, pool)
     block[2] = tx
@@ -172,10 +190,6 @@ def _fold(
     Returns rows of facts that begin (and, unless these are dropped, of those that end in the same
     transaction too), and the keys of facts from earlier that end.
     """
-    if len(group) == 1:
-        e, _, value, _, added = group[0]
-        entry = encode(value, kind, pool)
-        return ([(e, entry, tx, OPEN)], []) if added else ([], [(e, entry)])
     opened: dict[Fence, None] = {}
     closed: dict[Fence, str] = {}  # "old" began earlier, "new" here, "both" once each
     for e, _, value, _, added in group:

@@ -34,10 +34,12 @@ from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_fac
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.shown import shown
-from natalog.core.values import Datom, Keyword, as_keyword, instant_ms, kw
+from natalog.core.values import Datom, Keyword, as_keyword, instant_ms, kw, sort_key
 
 _NONE: Final[Ints] = np.empty(0, dtype=np.int64)
 _NO_INSTANTS: Final = Instants(_NONE, _NONE)
+_FEW: Final = 64
+"""Values of an attribute of an entity that are put in order one by one."""
 _NO_FACTS: Final = Facts(_NONE, _NONE, _NONE, None)
 
 
@@ -312,8 +314,14 @@ class Database:
         kind, pool = index.kind, self.pool
         if self.window is CURRENT:
             found = index.aevt.open_of(e)
-            if len(found) < 2 or kind != "code":  # codes do not order as their values do
-                return [(decode_one(entry, kind, pool), tx) for entry, tx in found]
+            if len(found) == 1:
+                entry, tx = found[0]
+                return [(decode_one(entry, kind, pool), tx)]
+            if len(found) <= _FEW or kind != "code":
+                pairs = [(decode_one(entry, kind, pool), tx) for entry, tx in found]
+                if kind == "code":  # codes do not order as their values do
+                    pairs.sort(key=_value_order)
+                return pairs
         facts = self.scan_entity(attr, e)
         if not len(facts.e):
             return []
@@ -327,11 +335,23 @@ class Database:
         """Visible values of an attribute of an entity, in index order."""
         return [value for value, _ in self.facts(e, attr)]
 
+    def attributes_ever(self, e: int) -> list[Keyword]:
+        """The attributes an entity has or once had, in keyword order."""
+        attrs: list[Keyword] = list(map(self.pool.value, self.entities.seconds_of(e)))
+        if len(attrs) > 1:
+            attrs.sort(key=_keyword_order)
+        return attrs
+
     def attributes_of(self, e: int) -> list[Keyword]:
         """The attributes an entity visibly has, in keyword order."""
-        attrs = [self.pool.value(code) for code in self.entities.seconds_of(e)]
-        seen = [attr for attr in attrs if len(self.scan_entity(attr, e).e)]
-        return sorted(seen, key=_keyword_order)
+        return [attr for attr in self.attributes_ever(e) if self.has(e, attr)]
+
+    def has(self, e: int, attr: Keyword) -> bool:
+        """Whether an entity visibly has an attribute."""
+        if self.window is CURRENT:
+            index = self.indexes.get(attr)
+            return index is not None and bool(index.aevt.open_of(e))
+        return bool(len(self.scan_entity(attr, e).e))
 
     def holders(self, attr: Keyword, value: Any) -> list[int]:
         """The entities that visibly have ``value`` for ``attr``, ascending."""
@@ -349,16 +369,17 @@ class Database:
     def referrers(self, e: int) -> list[tuple[int, Keyword]]:
         """``(entity, attribute)`` of every visible reference to an entity."""
         found: list[tuple[int, Keyword]] = []
-        for attr in self.indexes:
-            declared = self.schema.get(attr)
-            if declared is not None and declared.is_ref:
-                found.extend((source, attr) for source in self.holders(attr, e))
+        refs = self.schema.refs
+        if refs:
+            for attr in self.indexes:
+                if attr in refs:
+                    found.extend((source, attr) for source in self.holders(attr, e))
         return found
 
     def has_entity(self, e: int) -> bool:
         """Whether an entity has a visible fact."""
-        codes = self.entities.seconds_of(e)
-        return any(len(self.scan_entity(self.pool.value(code), e).e) for code in codes)
+        value = self.pool.value
+        return any(self.has(e, value(code)) for code in self.entities.seconds_of(e))
 
     def attribute(self, attr: Keyword) -> Attribute | None:
         """The declaration of an attribute."""
@@ -500,6 +521,10 @@ class Database:
             code = self.pool.find(attr)
             pairs.update((e, code) for e in np.unique(index.aevt.flat()[0]).tolist())
         assert pairs == set(zip(*self.entities.flat().tolist(), strict=True)), "EA differs"
+
+
+def _value_order(pair: tuple[Any, int]) -> Any:
+    return sort_key(pair[0])
 
 
 def _keyword_order(attr: Keyword) -> tuple[bool, bytes, bytes]:

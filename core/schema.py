@@ -143,7 +143,10 @@ class Schema:
     ('string', {:name: 1})
     """
 
-    __slots__ = ("_attributes", "_by_eid", "_props", "composites", "flexible", "idents", "plans")
+    __slots__ = (
+        *("_attributes", "_by_eid", "_props", "composites", "flexible", "idents", "plans", "refs"),
+        "shapes",
+    )
 
     _props: Mapping[int, Props]
     _attributes: Mapping[Keyword, Attribute]
@@ -152,10 +155,14 @@ class Schema:
     """Every ``:db/ident`` of the database to its entity; also of entities that are no attribute."""
     composites: Mapping[Keyword, tuple[Attribute, ...]]
     """Attribute to the composite tuples that it is a part of."""
+    refs: frozenset[Keyword]
+    """The attributes that refer to entities."""
     flexible: bool
     """Whether undeclared attributes and values of any class are welcome."""
     plans: dict[Keyword, Any]
     """Scratch space of the transaction processor: what it derived from an attribute."""
+    shapes: dict[Any, Any]
+    """The same: what it derived from the keys of maps."""
 
     def __init__(
         self, props: Mapping[int, Props], before: Schema | None = None, *, flexible: bool = False
@@ -183,8 +190,10 @@ class Schema:
         self._by_eid = by_eid
         self.idents = {ident: eid for eid, ident in by_eid.items()}
         self.composites = composites
+        self.refs = frozenset(ident for ident, found in attributes.items() if found.is_ref)
         self.flexible = flexible
         self.plans = {}
+        self.shapes = {}
 
     @classmethod
     def of(cls, props: Mapping[int, Props], *, flexible: bool = False) -> Schema:

@@ -326,7 +326,8 @@ def instant_text(instant: datetime) -> str:
 # --- equality ------------------------------------------------------------------------------------
 
 NAN_KEY: Final = ("d", "nan")
-_PLAIN: Final = frozenset({str, int, Keyword, UUID, bytes, Symbol, type(None)})
+PLAIN_CLASSES: Final = frozenset({str, int, Keyword, UUID, bytes, Symbol, type(None)})
+"""Classes whose values are their own `value_key`."""
 
 
 def value_key(value: Any) -> Any:
@@ -341,7 +342,7 @@ def value_key(value: Any) -> Any:
     True
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN_CLASSES:
         return value
     if kind is float or kind is Float32:
         return NAN_KEY if value != value else ("d", float(value))

@@ -57,7 +57,16 @@ def pieces(rows: Ints, size: int) -> Iterator[Ints]:
 
 
 def in_order(rows: Ints) -> Ints:
-    """A block of rows in order."""
+    """A block of rows in order.
+
+    Mostly the second column ascends, as entities do that are new: then the first decides.
+    """
+    seconds = rows[1]
+    if (seconds[1:] > seconds[:-1]).all():
+        firsts = rows[0]
+        if (firsts[1:] >= firsts[:-1]).all():
+            return rows
+        return rows[:, np.argsort(firsts, kind="stable")]
     keys = (rows[1], rows[0]) if rows.shape[0] == 2 else (rows[3], rows[2], rows[1], rows[0])
     return rows[:, np.lexsort(keys)]
 
@@ -125,22 +134,22 @@ def insert_rows(leaves: list[Leaf], fences: list[Fence], rows: Ints) -> None:
         group = rows[:, start:end]
         end = start
         leaf = leaves[number].load()
-        merged = _merged(leaf, group)
-        if merged.shape[1] <= LEAF_ROWS_MAX:
-            leaves[number] = Leaf(merged)
-            fences[number] = fence_of(merged)
+        both = merged(leaf, group)
+        if both.shape[1] <= LEAF_ROWS_MAX:
+            leaves[number] = Leaf(both)
+            fences[number] = fence_of(both)
             continue
         beyond = fence_of(group) >= (int(leaf[0, -1]), int(leaf[1, -1]))
         # Appending leaves full leaves behind, inserting leaves half-full ones.
         appending = beyond and number == len(leaves) - 1
         size = LEAF_ROWS_MAX if appending else max(LEAF_ROWS_MAX // 2, 1)
-        parts = list(pieces(merged, size))
+        parts = list(pieces(both, size))
         leaves[number : number + 1] = map(Leaf, parts)
         fences[number : number + 1] = map(fence_of, parts)
 
 
-def _merged(leaf: Ints, group: Ints) -> Ints:
-    """The rows of a leaf and of a sorted block, in order."""
+def merged(leaf: Ints, group: Ints) -> Ints:
+    """The rows of two sorted blocks, in order; of equal keys those of the first come first."""
     width, size = leaf.shape
     added = group.shape[1]
     spot = position(leaf, fence_of(group), "right")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from natalog.core.values import sort_key, value_key
+from natalog.core.values import PLAIN_CLASSES, sort_key, value_key
 
 Ints = NDArray[np.int64]
 
@@ -113,12 +113,15 @@ class ValuePool:
 
     def codes(self, values: Iterable[Any]) -> Ints:
         """The codes of several values, new ones for those the pool has not seen."""
-        known = self._codes.get
-        code = self.code
-        found = []
-        for value in values:
-            one = known(value) if type(value) is str else None
-            found.append(code(value) if one is None else one)
+        values = values if isinstance(values, (list, tuple)) else list(values)
+        if not PLAIN_CLASSES.issuperset(map(type, values)):  # some are not their own key
+            return np.array([self.code(value) for value in values], dtype=np.int64)
+        found: list[int | None] = list(map(self._codes.get, values))
+        if None in found:
+            code = self.code
+            for spot, one in enumerate(found):
+                if one is None:
+                    found[spot] = code(values[spot])
         return np.array(found, dtype=np.int64)
 
     def find(self, value: Any) -> int:

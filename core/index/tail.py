@@ -58,6 +58,20 @@ class Tail:
         branch._add(more)
         return branch
 
+    def with_change(self, length: int, row: Row) -> Tail:
+        """`extended` by one change, as most are."""
+        with self._lock:
+            changes = self.changes
+            if len(changes) == length:
+                known = self.spots.get(row[0])
+                if known is None:
+                    self.spots[row[0]] = [length]
+                else:
+                    known.append(length)
+                changes.append(row)
+                return self
+        return self.extended(length, (row,))
+
     def _add(self, more: Sequence[Row]) -> None:
         changes, spots = self.changes, self.spots
         number = len(changes)

@@ -24,8 +24,9 @@ import numpy as np
 
 from natalog.core.index import leaves as change
 from natalog.core.index.leaf import Leaf
-from natalog.core.index.leaves import OPEN, Fence, Key, fence_of, last_of, position
+from natalog.core.index.leaves import OPEN, Fence, Key, fence_of, position
 from natalog.core.index.places import Places
+from natalog.core.index.points import count_in, is_open_in, may_have, open_in, seconds_in
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
 from natalog.core.index.tail import Row, Tail, ending
@@ -37,11 +38,16 @@ __all__ = ["OPEN", "Columns", "Fence", "Row", "RowTree"]
 
 Columns = tuple[Ints, Ints, Ints, Ints]
 """The four columns of a table of facts."""
-Base = tuple[list[Leaf], list[Fence], Tail | None, int]
-"""Leaves and their fences, noted changes, and how many of these count."""
+Block = tuple[list[Leaf], list[Fence]]
+"""Sorted rows in one box, however many, and their fence."""
+Base = tuple[list[Leaf], list[Fence], Block | None, Tail | None, int]
+"""Leaves and their fences; rows that were added since; changes noted after that; how many of
+these count."""
 
 _NOTED_AT_ONCE: Final = 64  # more rows than this are inserted as a block
 _NOTED_MAX: Final = 256  # changes in all that are noted before they are settled
+_BLOCK_LEAVES_MIN: Final = 8  # a smaller table takes rows into its leaves at once
+_BLOCK_ROWS: Final = 64  # for each leaf, that many rows wait before they all go into leaves
 _WHOLE_SHARE: Final = 8  # a key with a leaf in so many is read from the whole table
 
 
@@ -70,11 +76,12 @@ class RowTree:
         fences: list[Fence],
         count: int,
         open_: int,
+        block: Block | None = None,
         tail: Tail | None = None,
         noted: int = 0,
     ) -> None:
         self.width = width
-        self._base: Base = (leaves, fences, tail, noted)
+        self._base: Base = (leaves, fences, block, tail, noted)
         self.count = count
         """Rows in all."""
         self.open = open_
@@ -121,25 +128,30 @@ class RowTree:
         return self._settled()[1]
 
     def _settled(self) -> Base:
-        """The table with its noted changes merged in.  O(changes + leaves that they touch)."""
+        """The table with all changes merged in.  O(changes + leaves that they touch)."""
         base = self._base
-        tail = base[2]
-        if tail is None:
+        leaves, fences, block, tail, noted = base
+        if tail is None and block is None:
             return base
-        leaves, fences = list(base[0]), list(base[1])
-        rows, endings = tail.folded(base[3], self.width)
-        if endings:
-            change.end_rows(leaves, fences, endings)
-        if rows.shape[1]:
-            change.insert_rows(leaves, fences, change.in_order(rows))
-        base = self._base = (leaves, fences, None, 0)  # at once, as other threads may read
+        leaves, fences = list(leaves), list(fences)
+        if block is not None:
+            change.insert_rows(leaves, fences, block[0][0].load())
+        if tail is not None:
+            rows, endings = tail.folded(noted, self.width)
+            if endings:
+                change.end_rows(leaves, fences, endings)
+            if rows.shape[1]:
+                change.insert_rows(leaves, fences, change.in_order(rows))
+        base = self._base = (leaves, fences, None, None, 0)  # at once: other threads may read
         return base
 
     def _of_key(self, k1: int) -> Base:
         """The table as far as the rows of a key go: settled only where changes speak of it."""
         base = self._base
-        tail = base[2]
-        return base if tail is None or not tail.of(k1, base[3]) else self._settled()
+        _, _, block, tail, noted = base
+        if block is not None and count_in(*block, k1, self.width):
+            return self._settled()
+        return base if tail is None or not tail.of(k1, noted) else self._settled()
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -253,7 +265,7 @@ class RowTree:
 
     def with_first(self, k1: int) -> Ints:
         """The rows whose first column is ``k1``.  O(log n + rows)."""
-        leaves, fences, _, _ = self._of_key(k1)
+        leaves, fences, *_ = self._of_key(k1)
         first = bisect_left(fences, (k1,)) - 1  # the leaf before may end with rows of the key
         if first < 0:
             first = 0
@@ -282,118 +294,47 @@ class RowTree:
 
         What point reads are made of: one row, as there mostly is, takes half a microsecond.
         """
-        leaves, fences, tail, noted = self._base
-        found = self._open_in(leaves, fences, k1)
+        leaves, fences, block, tail, noted = self._base
+        found = open_in(leaves, fences, k1)
+        if block is not None:
+            more = open_in(*block, k1)
+            if more:
+                found = sorted(found + more)
         return found if tail is None else tail.open_after(found, k1, noted)
-
-    def _open_in(self, leaves: list[Leaf], fences: list[Fence], k1: int) -> list[Fence]:
-        number = bisect_left(fences, (k1,)) - 1  # the leaf before may end with rows of the key
-        if number < 0:
-            if not fences:
-                return []
-            number = 0
-        leaf = leaves[number]
-        cells = leaf.cells
-        if cells is None:
-            cells = leaf.points()
-        size = len(cells) >> 2
-        leaf.hits += 1
-        spot = k1 - cells[0]  # where keys have no gaps, as entities seldom do
-        if not 0 < spot < size or cells[spot] != k1 or cells[spot - 1] == k1:
-            spot = bisect_left(cells, k1, 0, size)
-        after = spot + 1
-        if after < size:
-            if cells[spot] != k1:
-                return []
-            if cells[after] != k1:
-                ended = cells[3 * size + spot]
-                return [(cells[size + spot], cells[2 * size + spot])] if ended == OPEN else []
-        found: list[Fence] = []
-        while True:  # several rows, perhaps in several leaves
-            end = bisect_right(cells, k1, spot, size)
-            seconds = cells[size + spot : size + end].tolist()
-            added = cells[2 * size + spot : 2 * size + end].tolist()
-            ends = cells[3 * size + spot : 3 * size + end].tolist()
-            found += [
-                (k2, since)
-                for k2, since, ended in zip(seconds, added, ends, strict=True)
-                if ended == OPEN
-            ]
-            number += 1
-            if number == len(fences) or fences[number][0] != k1:
-                return found
-            cells = leaves[number].points()
-            size = len(cells) >> 2
-            spot = 0
 
     def is_open(self, k1: int, k2: int) -> bool:
         """Whether a row has both keys and has not ended.  O(log n)."""
-        leaves, fences, tail, noted = self._base
+        leaves, fences, block, tail, noted = self._base
         if tail is not None:
             said = tail.is_open(k1, k2, noted)
             if said is not None:
                 return said
-        number = bisect_right(fences, (k1, k2)) - 1
-        if number < 0:
-            return False
-        cells = leaves[number].points()
-        size = len(cells) >> 2
-        spot = last_of(cells, size, k1, k2)
-        return spot >= 0 and cells[3 * size + spot] == OPEN
+        if block is not None and is_open_in(*block, k1, k2):
+            return True
+        return is_open_in(leaves, fences, k1, k2)
 
     def seconds_of(self, k1: int) -> list[int]:
         """The second column of the rows of a table of pairs that begin with ``k1``."""
-        leaves, fences, tail, noted = self._base
-        found: list[int] = []
-        if fences:
-            number = max(bisect_left(fences, (k1,)) - 1, 0)
-            while True:
-                cells = leaves[number].points()
-                size = len(cells) >> 1
-                low = bisect_left(cells, k1, 0, size)
-                high = bisect_right(cells, k1, low, size)
-                found += cells[size + low : size + high].tolist()
-                number += 1
-                if number == len(fences) or fences[number][0] > k1:
-                    break
+        leaves, fences, block, tail, noted = self._base
+        found = seconds_in(leaves, fences, k1)
+        more = [] if block is None else seconds_in(*block, k1)
         if tail is not None:
-            more = tail.of(k1, noted)
-            if more:
-                found += [pair[1] for pair in more]
-                found.sort()
-        return found
+            more += [pair[1] for pair in tail.of(k1, noted)]
+        return sorted(found + more) if more else found
 
     def count_first(self, k1: int) -> int:
         """How many rows `with_first` gives; reads two leaves at most."""
-        leaves, fences, tail, noted = self._base
-        more = 0 if tail is None else tail.more_rows(k1, noted)
-        if not fences:
-            return more
-        first = max(bisect_left(fences, (k1,)) - 1, 0)
-        last = bisect_left(fences, (k1 + 1,)) - 1
-        if last < first:
-            return more
-        cells = leaves[first].points()
-        size = len(cells) // self.width
-        low = bisect_left(cells, k1, 0, size)
-        if last == first:
-            return more + bisect_right(cells, k1, low, size) - low
-        more += size - low + sum(leaf.summed().rows for leaf in leaves[first + 1 : last])
-        cells = leaves[last].points()
-        return more + bisect_right(cells, k1, 0, len(cells) // self.width)
+        leaves, fences, block, tail, noted = self._base
+        found = count_in(leaves, fences, k1, self.width)
+        if block is not None:
+            found += count_in(*block, k1, self.width)
+        return found if tail is None else found + tail.more_rows(k1, noted)
 
     def has_first(self, k1: int) -> bool:
         """Whether a row begins with ``k1``, ended or not."""
-        leaves, fences, tail, noted = self._base
-        if tail is not None and tail.of(k1, noted):
-            return self.count_first(k1) > 0
-        if not fences or k1 < fences[0][0]:
-            return False
-        cells = leaves[-1].cells
-        if cells is None:
-            cells = leaves[-1].points()
-        if k1 > cells[len(cells) // self.width - 1]:  # entities are mostly new at the end
-            return False
+        leaves, fences, block, tail, noted = self._base
+        if block is None and (tail is None or not tail.of(k1, noted)):
+            return may_have(leaves, fences, k1, self.width) and self.count_first(k1) > 0
         return self.count_first(k1) > 0
 
     def _run_of(self, k1: int, first: int) -> Ints:
@@ -404,7 +345,7 @@ class RowTree:
         """
         rows = self._flat
         if rows is None:
-            leaves, fences, _, _ = self._settled()
+            leaves, fences, *_ = self._settled()
             last = bisect_left(fences, (k1 + 1,))
             if (last - first) * _WHOLE_SHARE < len(leaves) or self._residency() is not None:
                 return self.between((k1,), (k1,))
@@ -421,7 +362,7 @@ class RowTree:
 
         A key of one column stands for all rows that begin with it.
         """
-        all_leaves, fences, _, _ = self._settled()
+        all_leaves, fences, *_ = self._settled()
         first = bisect_left(fences, low) - 1  # the leaf before may end with rows of the key
         if first < 0:
             first = 0
@@ -443,7 +384,7 @@ class RowTree:
 
     def from_key(self, low: Key) -> Iterator[Ints]:
         """Pieces of the table from key ``low`` to its end, in order."""
-        leaves, fences, _, _ = self._settled()
+        leaves, fences, *_ = self._settled()
         first = max(bisect_left(fences, low) - 1, 0)
         for number, leaf in enumerate(leaves[first:]):
             if number == 0:
@@ -499,7 +440,7 @@ class RowTree:
         """
         if isinstance(inserts, np.ndarray) or len(inserts) > _NOTED_AT_ONCE:
             return self._with_block(inserts, closes, at, drop)
-        leaves, fences, tail, noted = self._base
+        leaves, fences, block, tail, noted = self._base
         count, opened = self.count, self.open
         changes: list[Row] = []
         for k1, k2 in closes if sure else dict.fromkeys(closes):
@@ -521,29 +462,50 @@ class RowTree:
             return self
         tail = Tail().extended(0, changes) if tail is None else tail.extended(noted, changes)
         noted += len(changes)
-        made = RowTree(self.width, leaves, fences, count, opened, tail, noted)
+        made = RowTree(self.width, leaves, fences, count, opened, block, tail, noted)
         if noted > _NOTED_MAX:
+            made._settled()
+        return made
+
+    def with_row(self, row: Row) -> RowTree:
+        """A new table with one more row, an open one."""
+        return self._noting(row, self.count + 1, self.open + 1)
+
+    def with_end(self, k1: int, k2: int, at: int, *, drop: bool) -> RowTree:
+        """A new table where the row of a key that is open ends at ``at``, or is gone."""
+        change = ending(k1, k2, at, drop=drop)
+        return self._noting(change, self.count - drop, self.open - 1)
+
+    def _noting(self, change: Row, count: int, opened: int) -> RowTree:
+        leaves, fences, block, tail, noted = self._base
+        tail = (Tail() if tail is None else tail).with_change(noted, change)
+        made = RowTree(self.width, leaves, fences, count, opened, block, tail, noted + 1)
+        if noted >= _NOTED_MAX:
             made._settled()
         return made
 
     def _with_block(
         self, inserts: Sequence[Row] | Ints, closes: Iterable[Fence], at: int, drop: bool
     ) -> RowTree:
-        """`apply` for many rows at once."""
-        settled = self._settled()
-        leaves, fences = list(settled[0]), list(settled[1])
-        ended, gone = change.end_rows(
-            leaves, fences, [(k1, k2, None if drop else at) for k1, k2 in closes]
-        )
-        count, opened = self.count - gone, self.open - ended
+        """`apply` for many rows at once.
+
+        Rows that are spread over a large table wait in a block until there are some for each leaf:
+        200 blocks of 1,000 rows in random order took 0.35 seconds to go into 100 leaves each, and
+        take 0.06.
+        """
         rows = inserts if isinstance(inserts, np.ndarray) else np.array(inserts, dtype=np.int64).T
+        endings = [(k1, k2, None if drop else at) for k1, k2 in closes]
+        base = self._settled() if endings or self._base[3] is not None else self._base
+        leaves, fences, block = list(base[0]), list(base[1]), base[2]
+        ended, gone = change.end_rows(leaves, fences, endings)
+        count, opened = self.count - gone, self.open - ended
         if rows.shape[1]:
-            change.insert_rows(leaves, fences, change.in_order(rows))
             count += rows.shape[1]
             opened += rows.shape[1]
             if self.width == 4:
                 opened -= int(np.count_nonzero(rows[3] != OPEN))
-        return RowTree(self.width, leaves, fences, count, opened)
+            block = _taken_in(leaves, fences, block, change.in_order(rows))
+        return RowTree(self.width, leaves, fences, count, opened, block)
 
     def without(self, k1: int, k2: int, ended_before: Ints | None = None) -> RowTree:
         """A new table without the rows of key ``k1, k2``.
@@ -552,7 +514,7 @@ class RowTree:
         these transactions go.
         """
         key = (k1, k2)
-        old_leaves, old_fences, _, _ = self._settled()
+        old_leaves, old_fences, *_ = self._settled()
         first = max(bisect_left(old_fences, key) - 1, 0)
         last = bisect_right(old_fences, key)
         leaves = old_leaves[:first]
@@ -611,3 +573,23 @@ class RowTree:
 def _opened(rows: Ints) -> Ints:
     """The rows that have not ended."""
     return rows.compress(rows[3] == OPEN, axis=1)
+
+
+def _taken_in(
+    leaves: list[Leaf], fences: list[Fence], block: Block | None, rows: Ints
+) -> Block | None:
+    """Put sorted rows into leaves, or into the block of rows that wait; returns the block."""
+    if not leaves or fence_of(rows) >= _last_key(leaves[-1]):
+        change.insert_rows(leaves, fences, rows)  # they are appended
+        return block
+    if block is not None:
+        rows = change.merged(block[0][0].load(), rows)
+    if len(leaves) < _BLOCK_LEAVES_MIN or rows.shape[1] > _BLOCK_ROWS * len(leaves):
+        change.insert_rows(leaves, fences, rows)
+        return None
+    return [Leaf(np.ascontiguousarray(rows))], [fence_of(rows)]
+
+
+def _last_key(leaf: Leaf) -> Fence:
+    rows = leaf.load()
+    return (int(rows[0, -1]), int(rows[1, -1]))

@@ -92,18 +92,6 @@ def holders_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Seque
     return _split(facts.e[order][_rows(starts, counts)].tolist(), counts)
 
 
-def attributes_of(db: Database, e: int) -> list[Keyword]:
-    """The attributes an entity has or once had, in keyword order."""
-    attrs: list[Keyword] = list(map(db.pool.value, db.entities.seconds_of(e)))
-    if len(attrs) > 1:
-        attrs.sort(key=_sort)
-    return attrs
-
-
-def _sort(attr: Keyword) -> tuple[bool, bytes, bytes]:
-    return attr.sort
-
-
 def attributes_many(db: Database, eids: Sequence[int]) -> dict[Keyword, list[int]]:
     """The attributes that entities have or once had, in keyword order, with the positions in
     ``eids`` of these entities."""

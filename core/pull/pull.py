@@ -14,7 +14,6 @@ from natalog.core.errors import EntityIdSyntax, PullParse, QueryLimit, TransactS
 from natalog.core.limits import PULL_DEPTH_MAX, PULL_ENTITIES_MAX, PULL_LIMIT_DEFAULT
 from natalog.core.pull.fetch import (
     attributes_many,
-    attributes_of,
     holders_many,
     singles_many,
     values_many,
@@ -81,7 +80,7 @@ def _whole(db: Database, e: int) -> Result | None:
     """All attributes; None when one of them is a component after all."""
     out: Result = {DB_ID: e}
     schema = db.schema
-    for attr in attributes_of(db, e):
+    for attr in db.attributes_ever(e):
         values = values_of(db, e, attr)
         if not values:
             continue

@@ -20,6 +20,7 @@ from natalog.core.transact.resolve import (
     reference,
     target_entity,
 )
+from natalog.core.transact.shapes import assert_shape
 from natalog.core.transact.tempids import Identity, allocate, claimed, entity_of, upsert
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Datom, Keyword, is_long, kw, value_key
@@ -41,6 +42,9 @@ def transact_map(work: Work, operation: dict[Any, Any]) -> int | None:
     """Assert what a map says; returns its entity, None for an empty map."""
     if not operation:
         return None
+    made = assert_shape(work, operation)
+    if made is not None:
+        return made
     work.depth += 1
     if work.depth > NESTED_MAPS_MAX:
         raise TransactSyntax(f"Maps are nested deeper than {NESTED_MAPS_MAX} levels.")
@@ -198,7 +202,7 @@ def _entity_of_map(
                 return found[0], False
             before = work.max_eid
             e = entity_of(work, raw)
-            return e, e > before and e not in work.cells
+            return e, e > before and e not in work.cells and e not in work.spans
     e = target_entity(work, raw, operation, text=type(raw) is str)
     if found is not None and found[0] != e:
         raise TransactUpsert(

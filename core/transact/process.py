@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.errors import NatalogError, TransactSchema, TransactSyntax
+from natalog.core.garbage import GarbageWaits
 from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TRANSACTION_DATOMS_MAX, TX_BASE
 from natalog.core.materialise import materialised
 from natalog.core.schema import TX_INSTANT
@@ -28,6 +29,8 @@ from natalog.core.values import Keyword, ms_instant, sort_key
 if TYPE_CHECKING:
     from natalog.core.database import Database
 
+_MANY: Final = 64
+"""Operations from which it pays that the search for garbage waits."""
 _ABSENT: Final = object()
 _DATA_KEYS: Final = ("tx-data", "tx_data", ":tx-data", Keyword("tx-data"))
 _META_KEYS: Final = ("tx-meta", "tx_meta", ":tx-meta", Keyword("tx-meta"))
@@ -50,10 +53,24 @@ def process(
     or since view they see the state that the view shows.  Raises `TransactError`, `EntityError`,
     `ViewRefused` for history.  O(operations) plus an index lookup per existing fact touched.
     """
-    db = materialised(db)
+    if not db.is_current:
+        db = materialised(db)
     operations, tx_meta = _unwrap(tx_data, tx_meta)
-    if tx is None:
-        tx = next_tx(db)
+    if len(operations) < _MANY:
+        return _processed(db, operations, tx_meta, now_ms, functions, tx)
+    with GarbageWaits():
+        return _processed(db, operations, tx_meta, now_ms, functions, tx)
+
+
+def _processed(
+    db: Database,
+    operations: Sequence[Any],
+    tx_meta: Mapping[Any, Any] | None,
+    now_ms: int,
+    functions: Registry,
+    number: int | None,
+) -> TxReport:
+    tx = next_tx(db) if number is None else number
 
     def fresh(bindings: Bindings) -> Work:
         return Work(db, tx, None, functions, bindings)
@@ -210,6 +227,8 @@ def _unwrap(
     tx_data: Any, tx_meta: Mapping[Any, Any] | None
 ) -> tuple[Sequence[Any], Mapping[Any, Any] | None]:
     """The operations and meta data of a transaction in any of its outer forms."""
+    if type(tx_data) is list and tx_meta is None:
+        return tx_data, None
     if isinstance(tx_data, Mapping):
         data = next((tx_data[key] for key in _DATA_KEYS if key in tx_data), _ABSENT)
         if data is _ABSENT:

@@ -135,7 +135,7 @@ def _purge_entities(work: Work, past: Database, entities: Iterable[int]) -> None
         if e in seen:
             continue
         seen.add(e)
-        known = dict.fromkeys([*past.attributes_of(e), *work.cells.get(e, ())])
+        known = dict.fromkeys([*past.attributes_of(e), *work.cells_of(e)])
         for attr in known:
             plan = work.plan(attr)
             for _, old in _values(work, past, e, attr):

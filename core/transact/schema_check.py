@@ -72,7 +72,7 @@ class WorkUsage:
     def _facts(self, attr: Keyword) -> Iterator[tuple[int, Any]]:
         """Every fact of an attribute that holds now; O(facts)."""
         work = self._work
-        touched = {e for e, entity in work.cells.items() if attr in entity}
+        touched = {e for e, entity in work.all_cells().items() if attr in entity}
         for e in touched:
             for value in work.cells[e][attr].values():
                 yield e, value
@@ -108,7 +108,7 @@ def refreshed(work: Work) -> Schema:
 
 def _claim_uniques(work: Work, attr: Keyword) -> None:
     """Values asserted earlier in the transaction hold their place from now on."""
-    for e, entity in work.cells.items():
+    for e, entity in work.all_cells().items():
         for key in entity.get(attr, ()):
             work.uniques[attr, key] = e
 

@@ -33,6 +33,7 @@ from natalog.core.values import Datom, Keyword, instant_ms, value_key
 
 if TYPE_CHECKING:
     from natalog.core.database import Database
+    from natalog.core.transact.shapes import Shape
     from natalog.core.transact.tempids import Bindings
 
 Cell = dict[Any, Any]
@@ -73,6 +74,8 @@ class Work:
         "purges",
         "schema",
         "schema_mark",
+        "shapes",
+        "spans",
         "tempids",
         "touched_schema",
         "tx",
@@ -105,12 +108,15 @@ class Work:
         if not self.schema.plans:
             self.schema.plans.update(SYSTEM_ENTRIES)
         self.plans: dict[Any, Entry] = self.schema.plans
+        self.shapes: dict[Any, Shape | None] = self.schema.shapes
         self.lane = db.lane
         # a new lane continues its ancestors' entities but counts from its own start
         self.first_eid = self.max_eid = max(db.max_eid, self.lane << LANE_BITS)
         self.datoms: list[Datom] = []
         self.purges: list[Purge] = []
         self.cells: dict[int, dict[Keyword, Cell]] = {}
+        # new entities whose cells nobody asked for: where in ``datoms`` their facts are
+        self.spans: dict[int, tuple[int, int]] = {}
         # entities made in this transaction: the database has nothing of them
         self.fresh: set[int] = set()
         self.uniques: dict[tuple[Keyword, Any], int | None] = {}
@@ -186,11 +192,13 @@ class Work:
         if not self.schema.plans:
             self.schema.plans.update(SYSTEM_ENTRIES)
         self.plans = self.schema.plans
+        self.shapes = self.schema.shapes
 
     def schema_changes(self, e: int) -> None:
         """A schema fact of ``e`` changes: from now on only system attributes are known surely."""
         self.dirty = True
         self.plans = SYSTEM_ENTRIES
+        self.shapes = {}
         self.touched_schema.add(e)
 
     # --- reading -----------------------------------------------------------------------------
@@ -199,17 +207,40 @@ class Work:
         """The current values of an attribute of an entity; O(1) once it was read."""
         entity = self.cells.get(e)
         if entity is None:
-            entity = self.cells[e] = {}
+            entity = self.cells_of(e)
         cell = entity.get(attr)
         if cell is None:
-            cell = {} if e in self.fresh else {value_key(v): v for v in self.db.values(e, attr)}
+            cell = {}
+            if e not in self.fresh:
+                for value, _ in self.db.facts(e, attr):
+                    cell[value if type(value) in PLAIN else value_key(value)] = value
             entity[attr] = cell
         return cell
 
+    def cells_of(self, e: int) -> dict[Keyword, Cell]:
+        """The cells of an entity that were touched."""
+        entity = self.cells.get(e)
+        if entity is None:
+            entity = self.cells[e] = {}
+            for _, attr, value, _, _ in self.datoms[slice(*self.spans.pop(e, (0, 0)))]:
+                entity[attr] = {value if type(value) in PLAIN else value_key(value): value}
+        return entity
+
+    def all_cells(self) -> dict[int, dict[Keyword, Cell]]:
+        """The cells of all entities."""
+        for e in list(self.spans):
+            self.cells_of(e)
+        return self.cells
+
     def attributes_of(self, e: int) -> list[Keyword]:
         """The attributes that an entity has now."""
-        known = [] if e in self.fresh else self.db.attributes_of(e)
-        every = dict.fromkeys([*known, *self.cells.get(e, ())])
+        touched = list(self.cells_of(e))
+        known: list[Keyword] = []
+        if e not in self.fresh:
+            for attr in self.db.attributes_ever(e):
+                if self.db.has(e, attr) if attr in touched else self.cell(e, attr):
+                    known.append(attr)
+        every = dict.fromkeys([*known, *touched])
         return [attr for attr in every if self.cell(e, attr)]
 
     def holder(self, attr: Keyword, value: Any) -> int | None:
@@ -322,7 +353,7 @@ class Work:
     def set_instant(self, instant: datetime) -> None:
         """Say when the transaction happened; it is the first fact of its report."""
         self.instant_ms = instant_ms(instant)
-        self.cells.setdefault(self.tx, {})[TX_INSTANT] = {value_key(instant): instant}
+        self.cells.setdefault(self.tx, {})[TX_INSTANT] = {("i", self.instant_ms): instant}
         said = _new_datom(Datom, (self.tx, TX_INSTANT, instant, self.tx, True))
         if self.datoms:
             self.datoms[0] = said

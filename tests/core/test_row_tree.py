@@ -31,6 +31,8 @@ def small_leaves(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(leaves_module, "LEAF_ROWS_MAX", 8)
     monkeypatch.setattr(tree_module, "_NOTED_MAX", 20)
     monkeypatch.setattr(tree_module, "_NOTED_AT_ONCE", 9)
+    monkeypatch.setattr(tree_module, "_BLOCK_LEAVES_MIN", 2)
+    monkeypatch.setattr(tree_module, "_BLOCK_ROWS", 8)
     yield
 
 
