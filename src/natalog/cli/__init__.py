@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from natalog import __version__
-from natalog.cli import access, backups, databases, imports, merges, read, serve, versions, write
+from natalog.cli import (
+    access,
+    backups,
+    databases,
+    imports,
+    merges,
+    read,
+    serve,
+    shell,
+    top,
+    versions,
+    write,
+)
 from natalog.cli.connection import USAGE, usage_error
 from natalog.connection.access import Access
 from natalog.core.errors import NatalogError
@@ -30,6 +42,7 @@ _SERVICE, _DATA, _TIME, _FILES = "Service", "Facts", "Versions and upkeep", "Fil
 
 app.command(rich_help_panel=_SERVICE)(serve.serve)
 app.command(rich_help_panel=_SERVICE)(serve.demo)
+app.command(rich_help_panel=_SERVICE)(top.top)
 app.add_typer(databases.app, name="db", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_DATA)(write.transact)
 app.command(rich_help_panel=_DATA)(write.publish)
@@ -39,6 +52,7 @@ app.command(rich_help_panel=_DATA)(read.pull)
 app.command(rich_help_panel=_DATA)(read.datoms)
 app.command(rich_help_panel=_DATA)(read.log)
 app.command(rich_help_panel=_DATA)(read.watch)
+app.command(rich_help_panel=_DATA)(shell.shell)
 app.command(rich_help_panel=_TIME)(versions.branch)
 app.command(rich_help_panel=_TIME)(versions.branches)
 app.command(rich_help_panel=_TIME)(merges.merge)
