@@ -114,7 +114,12 @@ class NatsPort:
 
     @classmethod
     async def connect(
-        cls, url: str, *, name: str = "natalog", access: Access | None = None
+        cls,
+        url: str,
+        *,
+        name: str = "natalog",
+        access: Access | None = None,
+        replicated: bool = False,
     ) -> NatsPort:
         """Connect to ``url``.
 
@@ -127,6 +132,7 @@ class NatsPort:
         client = NatsClient(servers)
         client.tls_required |= access.wants_tls
         port = cls(client)
+        port.replicated = replicated
         try:
             with anyio.fail_after(CONNECT_TIMEOUT_S):
                 await client.connect(

@@ -104,7 +104,6 @@ class Service:
         self.metrics = Metrics()
         self.id = uuid4().hex[:22]
         self.port = port
-        port.replicated = config.replicas > 1
         self.names = Names(config.prefix)
         self.intake = Intake(self.names)
         self.parts = Parts(port)
@@ -613,10 +612,13 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
         async with anyio.create_task_group() as tasks:
             if server is not None:
                 tasks.start_soon(server.watch, name="nats-server")
-            port = await NatsPort.connect(url, name=f"natalog-{config.role}", access=config.access)
+            replicated = config.replicas > 1
+            port = await NatsPort.connect(
+                url, name=f"natalog-{config.role}", access=config.access, replicated=replicated
+            )
             runtime = Runtime(tasks)
             names = Names(config.prefix)
-            wire = Wire(url, access=config.access)
+            wire = Wire(url, access=config.access, replicated=replicated)
             places = Places(config.segment_store, wire, names, replicas=config.replicas)
             service = Service(
                 config, port, shown_url(url), clock or system_clock, runtime, places, server

@@ -174,7 +174,10 @@ class BranchState:
     def _after(self, db: Database, record: TxRecord, commit: UUID, seq: int) -> Database:
         if record.kind in ("genesis", "branch", "force"):
             return self._begun(record, commit, seq)
-        expected: Any = (next_tx(db), db.commit_id)
+        follows = next_tx(db)
+        if record.kind == "recovered":  # ids that were lost are not given out again
+            follows = max(follows, record.tx)
+        expected: Any = (follows, db.commit_id)
         found: Any = (record.tx, record.parents[0] if record.parents else None)
         if self.empty or expected != found:
             raise LogCorrupt(

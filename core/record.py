@@ -30,9 +30,9 @@ RECORD_VERSION: Final = 1
 ENTRY_COMMIT: Final = 1
 ENTRY_REJECTION: Final = 2
 
-KINDS: Final = ("genesis", "transaction", "branch", "force", "merge", "deleted")
+KINDS: Final = ("genesis", "transaction", "branch", "force", "merge", "deleted", "recovered")
 """Kinds of records; their places are their numbers, for ever."""
-COMMIT_KINDS: Final = frozenset({"genesis", "transaction", "force", "merge"})
+COMMIT_KINDS: Final = frozenset({"genesis", "transaction", "force", "merge", "recovered"})
 """Kinds of records that are commits; the others begin or end the log of a branch."""
 
 
@@ -59,7 +59,8 @@ class TxRecord:
     ends with.  ``parents``: commit ids, the branch's own head first.  ``id``: the producer's
     transaction id.  ``tx_meta`` is without ``:db/txInstant``, which is ``instant_ms``.
     ``config``: settings of the database, in a genesis; of a ``branch`` or ``force`` where it
-    begins, of a ``deleted`` what follows.  ``purged``: how many facts the purges removed.
+    begins, of a ``deleted`` what follows, of a ``recovered`` which blocks were lost.  ``purged``:
+    how many facts the purges removed.
     """
 
     kind: str

@@ -34,9 +34,15 @@ class Wire:
     """Connects when it is first used; all methods are thread-safe."""
 
     def __init__(
-        self, url: str, *, name: str = "natalog-segments", access: Access | None = None
+        self,
+        url: str,
+        *,
+        name: str = "natalog-segments",
+        access: Access | None = None,
+        replicated: bool = False,
     ) -> None:
         self._url = url
+        self._replicated = replicated
         self._name = name
         self._access = access
         self._lock = threading.Lock()
@@ -105,7 +111,10 @@ class Wire:
         self._thread.start()
         self._loop = loop
         connecting = asyncio.run_coroutine_threadsafe(
-            NatsPort.connect(self._url, name=self._name, access=self._access), loop
+            NatsPort.connect(
+                self._url, name=self._name, access=self._access, replicated=self._replicated
+            ),
+            loop,
         )
         try:
             self._port = self.wait(connecting, CONNECT_TIMEOUT_S + 1)

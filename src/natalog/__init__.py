@@ -31,7 +31,6 @@ from natalog.report import (
     Transaction,
     TxReport,
 )
-from natalog.rows import Rows
 
 __version__ = "0.1.0"
 
@@ -51,7 +50,6 @@ __all__ = [
     "QueryPlan",
     "QueryStats",
     "Rejection",
-    "Rows",
     "SchemaConflict",
     "Symbol",
     "Tagged",

@@ -18,9 +18,8 @@ from natalog.cli import (
     imports,
     merges,
     read,
+    recovery,
     serve,
-    shell,
-    top,
     versions,
     write,
 )
@@ -42,7 +41,6 @@ _SERVICE, _DATA, _TIME, _FILES = "Service", "Facts", "Versions and upkeep", "Fil
 
 app.command(rich_help_panel=_SERVICE)(serve.serve)
 app.command(rich_help_panel=_SERVICE)(serve.demo)
-app.command(rich_help_panel=_SERVICE)(top.top)
 app.add_typer(databases.app, name="db", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_DATA)(write.transact)
 app.command(rich_help_panel=_DATA)(write.publish)
@@ -52,7 +50,6 @@ app.command(rich_help_panel=_DATA)(read.pull)
 app.command(rich_help_panel=_DATA)(read.datoms)
 app.command(rich_help_panel=_DATA)(read.log)
 app.command(rich_help_panel=_DATA)(read.watch)
-app.command(rich_help_panel=_DATA)(shell.shell)
 app.command(rich_help_panel=_TIME)(versions.branch)
 app.command(rich_help_panel=_TIME)(versions.branches)
 app.command(rich_help_panel=_TIME)(merges.merge)
@@ -62,6 +59,7 @@ app.command(rich_help_panel=_TIME)(versions.gc)
 app.command(rich_help_panel=_TIME)(versions.snapshot)
 app.command(rich_help_panel=_TIME)(versions.erase)
 app.command(rich_help_panel=_TIME)(versions.check)
+app.command(rich_help_panel=_TIME)(recovery.recover)
 app.add_typer(imports.app, name="import", rich_help_panel=_FILES)
 app.command(rich_help_panel=_FILES)(read.export)
 app.command(rich_help_panel=_FILES)(backups.backup)

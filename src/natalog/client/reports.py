@@ -36,7 +36,7 @@ WAITING_REPORTS_MAX = 100_000
 _BEGIN_TIMEOUT_S = 5.0
 
 TX_INSTANT = Keyword("db/txInstant")
-_TRANSACTIONS = ("transaction", "merge")
+_TRANSACTIONS = ("transaction", "merge", "recovered")
 _CLOSED = object()
 
 
