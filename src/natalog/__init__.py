@@ -31,6 +31,7 @@ from natalog.report import (
     Transaction,
     TxReport,
 )
+from natalog.rows import Rows
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,7 @@ __all__ = [
     "QueryPlan",
     "QueryStats",
     "Rejection",
+    "Rows",
     "SchemaConflict",
     "Symbol",
     "Tagged",

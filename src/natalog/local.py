@@ -67,6 +67,7 @@ from natalog.report import (
     Transaction,
     TxReport,
 )
+from natalog.rows import Rows, rows_of
 
 
 def _machine_clock() -> int:
@@ -482,6 +483,10 @@ class Database:
     def q(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a query with this value as ``$`` and ``args`` for the rest of ``:in``."""
         return run_query(query, (self, *args), **options)
+
+    def rows(self, query: Any, *args: Any, **options: Any) -> Rows:
+        """The answer of `q` as rows with named columns, for Arrow, pandas or polars."""
+        return rows_of(query, self.q(query, *args, **options))
 
     def explain(self, query: Any, *args: Any, **options: Any) -> QueryPlan:
         """Run a query as `q` does and tell what it did, instead of its answer."""

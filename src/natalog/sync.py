@@ -36,6 +36,7 @@ from natalog.report import (
     Transaction,
     TxReport,
 )
+from natalog.rows import Rows
 
 T = TypeVar("T")
 
@@ -393,6 +394,9 @@ class Database:
 
     def q(self, query: Any, *args: Any, **options: Any) -> Any:
         return self._loop.run(self.inner.q(query, *_inner_all(args), **options))
+
+    def rows(self, query: Any, *args: Any, **options: Any) -> Rows:
+        return self._loop.run(self.inner.rows(query, *_inner_all(args), **options))
 
     def explain(self, query: Any, *args: Any, **options: Any) -> QueryPlan:
         return self._loop.run(self.inner.explain(query, *_inner_all(args), **options))

@@ -11,8 +11,8 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from natalog.core.errors import ServerFailed
@@ -49,6 +49,18 @@ async def own_service(directory: Path, *options: str) -> AsyncIterator[str]:
             raise ServerFailed(
                 f"the service ended with exit code {code}: {_last_line(log_path)}", exit_code=code
             )
+
+
+@contextmanager
+def service(directory: Path, *options: str) -> Iterator[str]:
+    """`own_service` for code that does not await."""
+    with asyncio.Runner() as runner:
+        running = own_service(directory, *options)
+        url = runner.run(running.__aenter__())
+        try:
+            yield url
+        finally:
+            runner.run(running.__aexit__(None, None, None))
 
 
 async def _ready(process: asyncio.subprocess.Process, log_path: Path) -> str:

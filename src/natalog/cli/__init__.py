@@ -20,6 +20,8 @@ from natalog.cli import (
     read,
     recovery,
     serve,
+    shell,
+    top,
     versions,
     write,
 )
@@ -41,6 +43,7 @@ _SERVICE, _DATA, _TIME, _FILES = "Service", "Facts", "Versions and upkeep", "Fil
 
 app.command(rich_help_panel=_SERVICE)(serve.serve)
 app.command(rich_help_panel=_SERVICE)(serve.demo)
+app.command(rich_help_panel=_SERVICE)(top.top)
 app.add_typer(databases.app, name="db", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_DATA)(write.transact)
 app.command(rich_help_panel=_DATA)(write.publish)
@@ -50,6 +53,7 @@ app.command(rich_help_panel=_DATA)(read.pull)
 app.command(rich_help_panel=_DATA)(read.datoms)
 app.command(rich_help_panel=_DATA)(read.log)
 app.command(rich_help_panel=_DATA)(read.watch)
+app.command(rich_help_panel=_DATA)(shell.shell)
 app.command(rich_help_panel=_TIME)(versions.branch)
 app.command(rich_help_panel=_TIME)(versions.branches)
 app.command(rich_help_panel=_TIME)(merges.merge)

@@ -106,37 +106,6 @@ def ref_argument(text: str) -> str | UUID | int:
         return text
 
 
-def find_columns(query: Any, width: int) -> list[str]:
-    """Headings for the columns of a query's answer, from its ``:find`` clause."""
-    try:
-        form = read(query) if isinstance(query, str) else query
-        found = _find_clause(form)
-    except (ReadError, TypeError, ValueError):
-        found = []
-    if len(found) == 1 and isinstance(found[0], list):
-        found = found[0]
-    names = [str(_text(item)) for item in found if _text(item) not in (".", "...")]
-    return names if len(names) == width else [f"column {n}" for n in range(1, width + 1)]
-
-
-def _text(item: Any) -> str:
-    from natalog.core.edn import write
-
-    return write(item)
-
-
-def _find_clause(form: Any) -> list[Any]:
-    if isinstance(form, dict):
-        return list(form[Keyword("find")])
-    clause: list[Any] = []
-    start = list(form).index(Keyword("find")) + 1
-    for item in list(form)[start:]:
-        if isinstance(item, Keyword):
-            break
-        clause.append(item)
-    return clause
-
-
 def all_arguments(texts: Sequence[str] | None) -> list[Any]:
     """Values for ``:in``."""
     return [value_argument(text) for text in texts or ()]

@@ -31,7 +31,6 @@ from natalog.cli.output import (
 from natalog.cli.parsing import (
     all_arguments,
     edn_argument,
-    find_columns,
     point_argument,
     value_argument,
 )
@@ -42,6 +41,7 @@ from natalog.core.edn import write
 from natalog.core.limits import ASK_TIMEOUT_S, TX_BASE
 from natalog.core.values import Datom, Keyword
 from natalog.report import QueryPlan, Rejection, TxReport
+from natalog.rows import find_columns
 
 DatabaseArgument = Annotated[str, typer.Argument(metavar="DB", help="Name of the database.")]
 AsOfOption = Annotated[

@@ -28,6 +28,7 @@ from natalog.report import (
     report_from_map,
     stats_from_map,
 )
+from natalog.rows import Rows, rows_of
 
 DATABASE_TAG = "natalog/db"
 
@@ -108,6 +109,14 @@ class Database:
         ``[?x ...]``, a tuple for ``[?x ?y]``, a value for ``?x .``, dicts for ``:keys``.
         """
         return await self.run(query, (self, *args), **options)
+
+    async def rows(self, query: Any, *args: Any, **options: Any) -> Rows:
+        """The answer of `q` as rows with named columns, for Arrow, pandas or polars.
+
+        rows = await db.rows("[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]")
+        frame = rows.to_pandas()  # pip install natalog[frames]
+        """
+        return rows_of(query, await self.q(query, *args, **options))
 
     async def run(
         self,
