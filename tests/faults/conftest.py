@@ -17,6 +17,7 @@ import pytest
 from natalog.actors.nats_server import find_binary
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 class Program:
