@@ -231,7 +231,7 @@ class _Session:
 
     async def batches(self) -> AsyncGenerator[list[Stored], None]:
         """What arrives, as it arrives; ends when the consumer is lost or (not live) at the end."""
-        filled = 0
+        filled = delivered = 0
         while True:
             try:
                 await self._pull()
@@ -252,7 +252,15 @@ class _Session:
                     status = headers.get("Status")
                     said = headers.get("Description", "")
                     if status is None:
-                        batch.append(_stored(message))
+                        stored, count = _stored(message)
+                        if count > delivered + 1:
+                            log.warning("a message of %s was lost on its way", self._stream)
+                            if batch:
+                                yield batch
+                            await anyio.sleep(RETRY_S)
+                            return
+                        delivered = max(delivered, count)
+                        batch.append(stored)
                         received += 1
                     elif status == "404":
                         self.exhausted = True
@@ -277,7 +285,8 @@ class _Session:
                 return
 
 
-def _stored(message: Message) -> Stored:
+def _stored(message: Message) -> tuple[Stored, int]:
+    """A delivered message, and the how many-th of its consumer it is."""
     # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, with
     # domain and account hash before the stream name on newer servers
     tokens = message.reply.split(".")
@@ -287,4 +296,5 @@ def _stored(message: Message) -> Stored:
     restored = headers.get(TIME_HEADER, "")
     if restored.isdigit():
         stored_ms = int(restored)
-    return Stored(int(tokens[spot]), message.subject, message.data, headers, stored_ms)
+    stored = Stored(int(tokens[spot]), message.subject, message.data, headers, stored_ms)
+    return stored, int(tokens[spot + 1])
