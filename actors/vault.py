@@ -96,13 +96,19 @@ class _Lane:
 
 
 class Vault:
-    """Thread-safe; `stop` ends what is being written."""
+    """Thread-safe; `stop` ends what is being written.  ``repairs``: as of `SegmentStore`."""
 
     def __init__(
-        self, database: str, shelf: Shelf, pointers: Pointers, residency: Residency
+        self,
+        database: str,
+        shelf: Shelf,
+        pointers: Pointers,
+        residency: Residency,
+        *,
+        repairs: bool = True,
     ) -> None:
         self.database = database
-        self.store = SegmentStore(database, shelf, pointers)
+        self.store = SegmentStore(database, shelf, pointers, repairs=repairs)
         self._pointers = pointers
         self._residency = residency
         self._lanes: dict[int, _Lane] = {}

@@ -22,7 +22,7 @@ from typing import Final
 from uuid import uuid4
 
 from natalog.actors.failpoints import failpoint
-from natalog.actors.pointers import Pointers, Superseded
+from natalog.actors.pointers import Pointer, Pointers, Superseded
 from natalog.actors.segments.shelf import GenerationGone, Segment, Shelf
 from natalog.core.codec import pack, unpack
 from natalog.core.errors import NatalogError, SegmentMissing
@@ -66,14 +66,29 @@ class Generations:
             [VERSION, self.kind, self.ident, self.epoch, self.current, self.claimed, retired]
         )
 
+    @classmethod
+    def decode(cls, pointer: Pointer) -> Generations:
+        """What a message says; `NatalogError`, TypeError or ValueError when it cannot be read."""
+        version, kind, ident, epoch, current, claimed, retired = unpack(pointer.data)
+        if version != VERSION:
+            raise ValueError(f"version {version!r}")
+        left = tuple((number, since) for number, since in retired)
+        return cls(kind, ident, epoch, current, claimed, left, pointer.version)
+
 
 class SegmentStore:
-    """Reads and writes segments, whatever generation they are in.  Thread-safe and blocking."""
+    """Reads and writes segments, whatever generation they are in.  Thread-safe and blocking.
 
-    def __init__(self, database: str, shelf: Shelf, pointers: Pointers) -> None:
+    ``repairs``: corrupt segments are removed, so that they can be written again.
+    """
+
+    def __init__(
+        self, database: str, shelf: Shelf, pointers: Pointers, *, repairs: bool = True
+    ) -> None:
         self.database = database
         self._shelf = shelf
         self._pointers = pointers
+        self._repairs = repairs
         self._lock = threading.Lock()
         self._generations: Generations | None = None
         self._known: tuple[tuple[str, int], set[str]] = (("", 0), set())
@@ -94,11 +109,7 @@ class SegmentStore:
         if pointer is None:
             return Generations(self._shelf.kind, uuid4().hex)
         try:
-            version, kind, ident, epoch, current, claimed, retired = unpack(pointer.data)
-            if version != VERSION:
-                raise ValueError(f"version {version!r}")
-            left = tuple((number, since) for number, since in retired)
-            found = Generations(kind, ident, epoch, current, claimed, left, pointer.version)
+            found = Generations.decode(pointer)
         except (NatalogError, TypeError, ValueError) as error:
             # everything can be made again from the log; no snapshot has this epoch
             log.error("where the segments of %s lie cannot be read: %s", self.database, error)
@@ -106,10 +117,10 @@ class SegmentStore:
             epoch = UNREADABLE_EPOCH + pointer.version
             ident = uuid4().hex
             return Generations(self._shelf.kind, ident, epoch, 0, claimed, (), pointer.version)
-        if kind == self._shelf.kind:
+        if found.kind == self._shelf.kind:
             return found
         # The service keeps its segments elsewhere now: what lies there counts no longer.
-        return Generations(self._shelf.kind, ident, epoch + 1, 0, claimed, (), pointer.version)
+        return replace(found, kind=self._shelf.kind, epoch=found.epoch + 1, current=0, retired=())
 
     def _write(self, wanted: Generations) -> Generations:
         version = self._pointers.write(None, wanted.encode(), wanted.version)
@@ -156,10 +167,7 @@ class SegmentStore:
         return found
 
     def get(self, name: str) -> bytes | None:
-        """A segment, verified; None when it is nowhere.
-
-        One with other bytes than its name says is removed, so that it can be written again.
-        """
+        """A segment, verified; None when it is nowhere or corrupt."""
         found = self._get(name, self.generations())
         if found is None:
             before = self.generations()
@@ -178,10 +186,11 @@ class SegmentStore:
             if sha256(data).hexdigest() == name:
                 return data
             self.corrupt += 1
-            log.error("segment %s of %s is corrupt and is removed", name, self.database)
-            self._shelf.discard(number, name)
-            with self._lock:
-                self._known[1].discard(name)
+            log.error("segment %s of %s is corrupt", name, self.database)
+            if self._repairs:
+                self._shelf.discard(number, name)
+                with self._lock:
+                    self._known[1].discard(name)
         return None
 
     def missing(self, names: set[str]) -> set[str]:

@@ -7,13 +7,14 @@ from uuid import UUID
 
 import typer
 
-from natalog.cli.check import check_branch
+from natalog.cli.check import Finding, check_branch
 from natalog.cli.connection import (
     REFUSED,
     BranchOption,
     ContextOption,
     NatsOption,
     TimeoutOption,
+    place,
     run_with_client,
 )
 from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields
@@ -275,23 +276,36 @@ def erase(
 def check(
     database: DatabaseArgument,
     branch: BranchOption = "db",
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every segment; fold the log for every snapshot.")
+    ] = False,
     nats: NatsOption = None,
     context: ContextOption = None,
     timeout: TimeoutOption = ASK_TIMEOUT_S,
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """Verify a branch: its log, the hash chain, the indexes, and what the service answers.
+    """Verify a branch: its log, the hash chain, the indexes, what the service answers, snapshots.
 
     The log is read from its beginning and folded again; the result must equal, fact by fact, what
-    the service answers from.  Exit code 1 when anything differs.
+    the service answers from.  Every snapshot must name a block of the log, and its segments must
+    be there; with --deep their bytes are read, and each snapshot must equal what the log folds to.
+    Exit code 1 when anything differs.
 
     Example: natalog check people
     """
     out = Output(json, edn)
-    findings = run_with_client(
-        nats, context, timeout, lambda client: check_branch(client, database, branch)
-    )
+
+    async def work(client: Client) -> list[Finding]:
+        # the actors are heavy; few commands need them
+        from natalog.cli.check_snapshots import Server, check_snapshots
+
+        target = place(nats, context)
+        server = Server(target.servers, target.access, target.prefix)
+        found = await check_branch(client, database, branch)
+        return [*found, *await check_snapshots(server, database, branch, deep=deep)]
+
+    findings = run_with_client(nats, context, timeout, work)
     if out.for_people:
         rows = [("ok" if good else "BROKEN", name, detail) for name, good, detail in findings]
         out.table(["", "what", "found"], rows)
