@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,18 @@ async def test_what_is_served_is_what_is_described(tmp_path: Path) -> None:
     streams = {"natalog.*.*.tx", "natalog.*.*.log", "natalog.*.*.report"}
     heard_by_all = {"natalog.*.*.cancel"}
     assert described == served | streams | heard_by_all
+
+
+def test_the_parser_of_asyncapi_accepts_the_document() -> None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("there is no node with npm")
+    folder = Path(__file__).resolve().parent / "asyncapi"
+    if not (folder / "node_modules" / "@asyncapi" / "parser").exists():
+        install = [npm, "install", "--silent", "--no-package-lock", "--no-audit", "--no-fund"]
+        done = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"npm cannot install @asyncapi/parser: {done.stderr[-200:]}")
+    command = [node, "validate.mjs", str(DOCUMENT)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["valid"], done.stdout + done.stderr
