@@ -60,6 +60,9 @@ class Door(Protocol):
     intake: Intake
     parts: Parts
 
+    def settled(self, endpoint: str, seconds: float, error: NatalogError | None) -> None:
+        """Note that a request has its answer."""
+
 
 class Request:
     """A message that somebody may wait for.  `fail` makes it a message for actors.
@@ -71,7 +74,17 @@ class Request:
     ingest_seq: None = None
 
     __slots__ = (
-        *("_answered", "_body", "_door", "_room", "arrived", "branch", "database", "endpoint"),
+        *(
+            "_answered",
+            "_body",
+            "_door",
+            "_error",
+            "_room",
+            "arrived",
+            "branch",
+            "database",
+            "endpoint",
+        ),
         *("kind", "message", "mine", "port", "timeout_s"),
     )
 
@@ -85,6 +98,7 @@ class Request:
         door: Door | None = None,
     ) -> None:
         self._answered = False
+        self._error: NatalogError | None = None
         self._room: Room | None = None
         self._door = door
         self._body: Any = _UNREAD
@@ -115,6 +129,8 @@ class Request:
 
     @answered.setter
     def answered(self, value: bool) -> None:
+        if value and not self._answered and self._door is not None:
+            self._door.settled(self.endpoint, time.monotonic() - self.arrived, self._error)
         self._answered = value
         if value:
             self._leave()
@@ -188,6 +204,7 @@ class Request:
         if not self.mine and isinstance(known, (LeaseLost, Busy, Unavailable)):
             self.answered = True  # that nothing was done here says nothing of the other process
             return
+        self._error = known
         if known is not error:
             log.error("%s failed", self.message.subject, exc_info=error)
         sentence = " ".join(known.message.split())

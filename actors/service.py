@@ -382,6 +382,10 @@ class Service:
             found.append((name, subject, "" if part == "transactor" else group.format(part)))
         return found
 
+    def settled(self, endpoint: str, seconds: float, error: NatalogError | None) -> None:
+        """A request has its answer."""
+        self.api.count(endpoint, seconds, error)
+
     def _handler(self, take: Take, *, writes: bool = False) -> Callable[[Message], None]:
         lease = self.lease if writes else None
 
@@ -392,7 +396,6 @@ class Service:
             request = Request(self.port, message, *place, self)
             if lease is not None:
                 request.mine = lease.valid()
-            self.api.count(request.endpoint)
             try:
                 check_tokens(request.database, request.branch)
                 request.enter()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +14,23 @@ from nats.aio.subscription import Subscription
 
 from natalog.actors.metrics import package_version
 from natalog.actors.nats_port import Message, NatsPort
+from natalog.actors.requests import status_of
 from natalog.core.errors import NatalogError
 
 log = logging.getLogger("natalog.services")
 
 NAME = "natalog"
 _VERBS = {"PING": "ping_response", "INFO": "info_response", "STATS": "stats_response"}
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the requests of one endpoint."""
+
+    requests: int = 0
+    errors: int = 0
+    nanoseconds: int = 0
+    last_error: str = ""
 
 
 class ServicesApi:
@@ -31,15 +43,21 @@ class ServicesApi:
         self._id = ident
         self._endpoints = endpoints
         self._started = datetime.now(UTC)
-        self._counts: dict[str, list[int]] = {name: [0, 0] for name, _, _ in endpoints}
+        self._counts = {name: Counts() for name, _, _ in endpoints}
         self._subscriptions: list[Subscription] = []
         self._sending: set[asyncio.Task[None]] = set()
 
-    def count(self, endpoint: str) -> None:
-        """Note a request."""
+    def count(self, endpoint: str, seconds: float, error: NatalogError | None) -> None:
+        """Note a request that has its answer."""
         counts = self._counts.get(endpoint)
-        if counts is not None:
-            counts[0] += 1
+        if counts is None:
+            return
+        counts.requests += 1
+        counts.nanoseconds += int(seconds * 1e9)
+        if error is not None:
+            counts.errors += 1
+            # the code alone: a sentence may hold values
+            counts.last_error = f"{status_of(error)}:{error.code}"
 
     async def start(self) -> None:
         for verb in _VERBS:
@@ -82,13 +100,14 @@ class ServicesApi:
                     "name": name,
                     "subject": subject,
                     "queue_group": queue,
-                    "num_requests": self._counts[name][0],
-                    "num_errors": self._counts[name][1],
-                    "last_error": "",
-                    "processing_time": 0,
-                    "average_processing_time": 0,
+                    "num_requests": counts.requests,
+                    "num_errors": counts.errors,
+                    "last_error": counts.last_error,
+                    "processing_time": counts.nanoseconds,
+                    "average_processing_time": counts.nanoseconds // max(counts.requests, 1),
                 }
                 for name, subject, queue in self._endpoints
+                for counts in (self._counts[name],)
             ]
         try:
             await self._port.publish(reply, json.dumps(body).encode())
