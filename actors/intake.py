@@ -37,7 +37,7 @@ CHANGING: Final = frozenset(
 RETRY_AFTER_MS: Final = 100
 IN_THREAD_BYTES: Final = 64 * 1024
 """A body of this size would hold up the event loop; it is decoded in a thread."""
-DECODING_MAX: Final = 2
+DECODING_MAX: Final = 1
 """Large bodies that are decoded at the same time."""
 
 
@@ -87,12 +87,10 @@ class Intake:
         JetStream delivers a stored message, or the answer would become somebody's request.
         """
         tokens = message.subject[len(self._ours) :].split(".")
-        headers = message.headers
         if (
             len(tokens) != 3
             or tokens[2] not in served
             or message.reply.startswith((self._ours, "$"))
-            or (headers is not None and "Nats-Stream" in headers)
         ):
             self.dropped += 1
             log.warning("a message on %s is no request", message.subject[:200])

@@ -14,7 +14,14 @@ from natalog.actors.parts import Parts
 from natalog.actors.payload import CONTENT_TYPES, decode_payload, encode_error, encode_payload
 from natalog.actors.runtime import as_natalog
 from natalog.core.codec_json import ContentKind, content_kind
-from natalog.core.errors import Busy, DeadlineExceeded, NatalogError, TooLarge, Unavailable
+from natalog.core.errors import (
+    BadRequest,
+    Busy,
+    DeadlineExceeded,
+    NatalogError,
+    TooLarge,
+    Unavailable,
+)
 from natalog.core.limits import ASK_TIMEOUT_S
 
 log = logging.getLogger("natalog.requests")
@@ -116,7 +123,12 @@ class Request:
             self.timeout_s = min(TIMEOUT_MAX_S, int(wish) / 1000)
 
     def enter(self) -> None:
-        """Take the room that a request needs until it is answered; `Busy` when there is none."""
+        """Take the room that a request needs until it is answered; `Busy` when there is none.
+
+        `BadRequest` for a message of a stream that somebody had delivered here.
+        """
+        if self.header("Nats-Stream") is not None:
+            raise BadRequest("A message of a stream is no request.")
         if self._door is not None:
             room = self._door.intake.room(self.endpoint)
             room.enter(len(self.message.data))

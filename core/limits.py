@@ -23,7 +23,7 @@ INTEGER_DIGITS_MAX = 4_000
 """Digits of an integer literal (Python's own conversion limit is 4,300)."""
 DECIMAL_EXPONENT_MAX = 8_000
 """Largest size (up or down) of a decimal's exponent; arithmetic with integers expands it."""
-KEYWORDS_KEPT_MAX = 32_768
+KEYWORDS_KEPT_MAX = 16_384
 """Keywords that stay in memory although nothing uses them, by spelling."""
 KEYWORD_KEPT_LENGTH_MAX = 128
 """Characters of such a keyword."""
