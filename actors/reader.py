@@ -246,7 +246,7 @@ class _Session:
                     message = await self._queue.get()
                 if waiting.cancelled_caught or message is None:
                     return
-                batch = []
+                batch: list[Stored] = []
                 while message is not None:
                     headers = message.headers or {}
                     status = headers.get("Status")

@@ -22,11 +22,13 @@ _STOP_TIMEOUT_S = 30.0
 
 
 @asynccontextmanager
-async def own_service(directory: Path, *options: str) -> AsyncIterator[str]:
-    """Run `natalog serve` with its data and log under ``directory``; yields its address.
+async def own_service(
+    directory: Path, *options: str, data: Path | None = None
+) -> AsyncIterator[str]:
+    """Run `natalog serve` with its log and, without ``data``, its data under ``directory``.
 
-    ``options`` are those of the command.  The service is stopped whatever happens; `ServerFailed`
-    when it does not start or does not end well.
+    Yields its address.  ``options`` are those of the command.  The service is stopped whatever
+    happens; `ServerFailed` when it does not start or does not end well.
     """
     command = [sys.executable, "-m", "natalog", "serve", "--listen", "127.0.0.1:0", "--no-console"]
     log_path = directory / "service.log"
@@ -35,7 +37,7 @@ async def own_service(directory: Path, *options: str) -> AsyncIterator[str]:
             *command,
             *options,
             "--data",
-            str(directory / "data"),
+            str(data or directory / "data"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -92,6 +92,7 @@ def _root(
     tls_key: access.KeyOption = None,
     tls_first: access.FirstOption = False,
     inbox_prefix: access.InboxOption = None,
+    embedded: access.EmbeddedOption = None,
 ) -> None:
     """A temporal Datalog database that runs as actors on NATS."""
     try:
@@ -107,7 +108,8 @@ def _root(
                 tls_key=tls_key,
                 tls_first=tls_first,
                 inbox_prefix=inbox_prefix,
-            )
+            ),
+            embedded,
         )
     except NatalogError as error:
         usage_error(error.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,7 +15,7 @@ from natalog.connection.access import Access
 _PANEL: Final = "Connection (anywhere on the command line)"
 _VALUED: Final = (
     *("--user", "--password", "--token", "--creds", "--nkey"),
-    *("--tlsca", "--tlscert", "--tlskey", "--inbox-prefix"),
+    *("--tlsca", "--tlscert", "--tlskey", "--inbox-prefix", "--embedded"),
 )
 _FLAGS: Final = ("--tlsfirst",)
 
@@ -39,6 +40,10 @@ KeyOption = Annotated[str | None, _option("--tlskey", "FILE", "Its key. [NATS_KE
 InboxOption = Annotated[
     str | None,
     _option("--inbox-prefix", "SUBJECT", "Where answers come to. [NATS_INBOX_PREFIX]"),
+]
+EmbeddedOption = Annotated[
+    Path | None,
+    _option("--embedded", "DIR", "Run a service on this data directory for this command."),
 ]
 FirstOption = Annotated[
     bool,
@@ -81,13 +86,20 @@ def hoisted(args: Sequence[str]) -> list[str]:
 
 
 _given: ContextVar[Access | None] = ContextVar("access", default=None)
+_embedded: ContextVar[Path | None] = ContextVar("embedded", default=None)
 
 
-def give(access: Access) -> None:
-    """Note what the command line says of who connects."""
+def give(access: Access, embedded: Path | None = None) -> None:
+    """Note what the command line says of who connects, and of a service of its own."""
     _given.set(access)
+    _embedded.set(embedded)
 
 
 def given() -> Access:
     """What the command line says of who connects."""
     return _given.get() or Access()
+
+
+def embedded() -> Path | None:
+    """The data directory of the service that the command runs for itself."""
+    return _embedded.get()

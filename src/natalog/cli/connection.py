@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from natalog.cli.access import given
+from natalog.cli.access import embedded, given
 from natalog.client import Client, connect
 from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
@@ -124,7 +126,16 @@ def run_with_client(
     """Connect, do ``work``, close; errors become one line on stderr and an exit code."""
 
     async def connected() -> T:
-        target = place(nats, context)
+        directory = embedded()
+        if directory is None:
+            return await on(place(nats, context))
+        from natalog.testing import own_service
+
+        with TemporaryDirectory(prefix="natalog-") as scratch:
+            async with own_service(Path(scratch), data=directory) as url:
+                return await on(place(url, None))
+
+    async def on(target: Place) -> T:
         limits = Timeout(connect_s=min(5.0, timeout_s), request_s=timeout_s)
         async with connect(
             target.servers,
