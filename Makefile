@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test faults laws fuzz check format docs console bench bench-check wheel-check clean
+.PHONY: help setup demo test faults sim laws fuzz check format docs console bench bench-check wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ test: $(STAMP)  ## run the tests
 
 faults: $(STAMP)  ## kill and break services and servers; under 15 minutes
 	$(BIN)/python -m pytest -q -m faults --timeout 600 tests/faults
+
+sim: $(STAMP)  ## simulate SIM_COUNT schedules of services, faults and clients, 5000 by default
+	$(BIN)/python tests/sim/run.py
 
 laws: $(STAMP)  ## run the property tests with thousands of examples; takes many minutes
 	NATALOG_LAWS_EXAMPLES=$${NATALOG_LAWS_EXAMPLES:-3000} \
