@@ -15,6 +15,7 @@ from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
 
 ROLES: Final = ("all", "transactor", "query", "gc")
 ENVIRONMENT_PREFIX: Final = "NATALOG_"
+QUERY_WORKERS_MAX: Final = 256
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -23,8 +24,9 @@ class ServiceConfig:
     """Settings of one process.
 
     ``nats``: URL of a server that runs elsewhere; None starts a child server with its data under
-    ``data``, listening on ``listen``.  ``role``: which actors run.  ``query_workers``: threads
-    that answer reads.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
+    ``data``, listening on ``listen``.  ``role``: which actors run.  ``query_threads`` that
+    answer reads in each process; ``query_workers``: processes that answer them beside this one, 0
+    for none.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
     streams, on a cluster.  ``nats_monitoring``: URL of the monitoring endpoint of a server that
     runs elsewhere, for metrics.  ``branch_idle_s``: a branch other than the main one that nobody
     used for so long gives its actor back.  ``access``: who we are for the NATS server, and TLS.
@@ -43,7 +45,8 @@ class ServiceConfig:
     data: Path = Path("natalog-data")
     role: str = "all"
     prefix: str = "natalog"
-    query_workers: int = 4
+    query_threads: int = 4
+    query_workers: int = 0
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     nats_monitoring: str | None = None
@@ -73,7 +76,10 @@ class ServiceConfig:
             object.__setattr__(self, "server_config", Path(self.server_config))
             _require(self.nats is None, "server_config", "set", "left out beside nats")
         _require(self.role in ROLES, "role", self.role, f"one of {', '.join(ROLES)}")
-        counts = ("query_workers", "replicas", "mailbox_messages", "max_payload_bytes")
+        workers = self.query_workers
+        counted = type(workers) is int and 0 <= workers <= QUERY_WORKERS_MAX
+        _require(counted, "query_workers", workers, f"from 0 to {QUERY_WORKERS_MAX}")
+        counts = ("query_threads", "replicas", "mailbox_messages", "max_payload_bytes")
         for name in (*counts, "snapshot_datoms", "segment_cache_bytes"):
             value = getattr(self, name)
             _require(type(value) is int and value >= 1, name, value, "a positive integer")

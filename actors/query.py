@@ -108,7 +108,7 @@ class QueryActor:
         functions: Registry,
         conflicts: Conflicts,
         *,
-        workers: int,
+        threads: int,
     ) -> None:
         self._hub = hub
         self._views = views
@@ -117,9 +117,10 @@ class QueryActor:
         self._speculate = speculate
         self._functions = functions
         self._conflicts = conflicts
-        self._limiter = CapacityLimiter(workers)
+        self._limiter = CapacityLimiter(threads)
         self._waiting = 0
         self._running = Running()
+        self._deadlines: dict[Ticket, float] = {}
         self._costs: OrderedDict[tuple[str, ...], int] = OrderedDict()
         self._prepare: dict[str, Callable[[Request], Awaitable[Prepared]]] = {
             "pull": self._pull,
@@ -153,6 +154,11 @@ class QueryActor:
         task = asyncio.get_running_loop().create_task(self._serve(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def stuck_s(self) -> float:
+        """For how many seconds the oldest read that was given up has gone on all the same."""
+        now = time.monotonic()
+        return max((now - deadline for deadline in list(self._deadlines.values())), default=0.0)
 
     async def stop(self) -> None:
         """End the reads that are being answered; their senders are told."""
@@ -229,11 +235,15 @@ class QueryActor:
 
         def work() -> tuple[bytes, Answer, float]:
             began = time.monotonic()
-            expired = ticket.until(prepared.deadline)
-            ticket.check()
-            answer = prepared.job(expired)
-            ticket.check()
-            payload = request.encode(answer.body)
+            self._deadlines[ticket] = prepared.deadline + GRACE_S
+            try:
+                expired = ticket.until(prepared.deadline)
+                ticket.check()
+                answer = prepared.job(expired)
+                ticket.check()
+                payload = request.encode(answer.body)
+            finally:
+                self._deadlines.pop(ticket, None)
             return payload, answer, time.monotonic() - began
 
         found = None

@@ -51,6 +51,7 @@ from natalog.actors.snapshots import Snapshots
 from natalog.actors.snapshotter import Snapshotter
 from natalog.actors.transactor import Transactor, told
 from natalog.actors.views import Views
+from natalog.actors.workers import Workers
 from natalog.connection.access import shown_url
 from natalog.core.errors import (
     BranchNotFound,
@@ -158,7 +159,7 @@ class Service:
             speculate,
             query_functions,
             conflicts,
-            workers=config.query_workers,
+            threads=config.query_threads,
         )
         self.sampler = Sampler(
             port,
@@ -171,6 +172,7 @@ class Service:
             monitoring=config.nats_monitoring,
         )
         self.metrics.source = self._states
+        self.workers: Workers | None = None
         self._merger = Merger(self.hub)
         self.inspector = Inspector(self.catalog, self.hub, self.metrics)
         self.snapshotter = Snapshotter(
@@ -269,6 +271,14 @@ class Service:
         await self.port.api("INFO")
         for subscription in (*self._subscriptions, *self._writing):
             self.port.check_subscription(subscription)
+        if self.config.query_workers and role in ("all", "query"):
+            clock = self._clock
+            pinned = None if clock is system_clock else clock()
+            restarted = self.metrics.actor_restarts.labels("query-worker").inc
+            url = self.config.nats if self.server is None else self.server.url
+            self.workers = Workers(self.config, str(url), pinned, restarted)
+            self.runtime.spawn_task(self.workers.run, "query workers")
+            await self.workers.ready()
         if self.lease is not None:
             self.runtime.spawn_task(self._follow_lease, "lease changes")
             self.runtime.spawn_task(self._publish_heads, "heads")
@@ -277,6 +287,8 @@ class Service:
     async def stop(self) -> None:
         """Take no more requests, answer those that wait, then end the actors."""
         self._ready = False
+        if self.workers is not None:
+            await self.workers.stop()
         self.snapshots.stop()
         if self._console is not None:
             await self._console.stop()
@@ -360,8 +372,10 @@ class Service:
         One subscription serves an endpoint for all databases: it also answers for databases that
         do not exist, so that there is always exactly one answer.
         """
+        # with workers this process leaves reads to them, so that no read holds up a transaction
+        reads = [] if self.config.query_workers else list(self.query.endpoints)
         served = {
-            "query": [*self.query.endpoints, "info", "branches", "list"],
+            "query": [*reads, "info", "branches", "list"],
             "transactor": list(WRITES),
             "gc": ["gc", "erase"],
         }

@@ -128,7 +128,7 @@ async def test_a_missing_input_is_an_error_and_not_everything(
 async def test_a_slow_query_ends_at_its_deadline_and_holds_up_nobody(
     service_config: Config, asker: Any
 ) -> None:
-    async with running(service_config(query_workers=2)) as service:
+    async with running(service_config(query_threads=2)) as service:
         ask = asker(service.port)
         await three(ask)
         body = {

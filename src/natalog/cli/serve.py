@@ -65,7 +65,7 @@ def serve(
         Role | None, typer.Option("--role", help="Actors to run; all unless this names some.")
     ] = None,
     query_workers: Annotated[
-        int | None, typer.Option("--query-workers", min=1, help="Query processes.")
+        int | None, typer.Option("--query-workers", min=0, help="Processes that answer reads.")
     ] = None,
     segment_store: Annotated[
         str | None,
