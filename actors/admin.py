@@ -23,15 +23,13 @@ from natalog.actors.payload import Struct, field_name, fields_of
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor
 from natalog.core.edn import parse_instant
-from natalog.core.errors import BadRequest, NotImplementedYet
+from natalog.core.errors import BadRequest
 from natalog.core.values import Keyword, Symbol, ms_instant
 
 log = logging.getLogger("natalog.admin")
 
 VERSIONING = ("branch", "delete-branch", "force-branch")
 """Verbs on branches that are handled one after the other."""
-LATER = ("erase",)
-"""Verbs of the contract that are answered with `NotImplemented`."""
 
 
 class AdminActor(Actor):
@@ -113,7 +111,7 @@ class AdminActor(Actor):
 
 
 class Inspector:
-    """Answers what only looks: list, info, branches; refuses what is not served yet."""
+    """Answers what only looks: list, info, branches."""
 
     def __init__(self, catalog: Catalog, hub: Hub, metrics: Metrics) -> None:
         self._catalog = catalog
@@ -128,7 +126,7 @@ class Inspector:
     async def serve(self, request: Request) -> None:
         """Answer one request, whatever it is."""
         try:
-            handler = self._handlers.get(request.endpoint, self._later)
+            handler = self._handlers[request.endpoint]
             await request.reply(await handler(request))
         except Exception as error:
             await request.refuse(error)
@@ -154,13 +152,6 @@ class Inspector:
         names = await self._catalog.branches(request.database)
         self._metrics.branches[request.database] = len(names)
         return Struct(branches=names)
-
-    async def _later(self, request: Request) -> Struct:
-        request.body()
-        await self._catalog.branches(request.database)
-        raise NotImplementedYet(
-            f"This version does not serve {request.endpoint}.", endpoint=request.endpoint
-        )
 
 
 async def info(hub: Hub, database: str, branch: str, timeout_s: float) -> Struct:

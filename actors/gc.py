@@ -17,6 +17,8 @@ import anyio
 
 from natalog.actors.catalog import Catalog
 from natalog.actors.collection import Collector, Swept
+from natalog.actors.erase_request import read_erase_request
+from natalog.actors.erasure import Eraser
 from natalog.actors.metrics import Metrics
 from natalog.actors.payload import Struct, fields_of
 from natalog.actors.requests import Request
@@ -43,6 +45,7 @@ class GcActor(Actor):
         self,
         catalog: Catalog,
         collector: Collector,
+        eraser: Eraser,
         snapshots: Snapshots,
         metrics: Metrics,
         its_turn: Callable[[], bool],
@@ -54,12 +57,17 @@ class GcActor(Actor):
         super().__init__()
         self._catalog = catalog
         self._collector = collector
+        self._eraser = eraser
         self._snapshots = snapshots
         self._grace_s = grace_s
         self._metrics = metrics
         self._interval_s = interval_s
         self._its_turn = its_turn
         self.last: list[dict[str, Any]] = []
+
+    async def on_start(self) -> None:
+        with contextlib.suppress(NatalogError):
+            self.tell("complete")
 
     async def schedule(self) -> None:
         """Send the actor its tick, for ever."""
@@ -74,15 +82,35 @@ class GcActor(Actor):
 
     async def on_message(self, message: Any) -> None:
         if not isinstance(message, Request):
-            await self._tick()
+            if message == "complete":
+                await self._complete()
+            else:
+                await self._tick()
             return
         try:
-            await message.reply(await self._answer(message))
+            if message.endpoint == "erase":
+                message.check_deadline()
+                wish = read_erase_request(message.body())
+                await message.reply(await self._eraser.erase(message.database, wish))
+            else:
+                await message.reply(await self._answer(message))
         except Exception as error:
             await message.refuse(error)
 
+    async def _complete(self) -> None:
+        """Complete erasures that were cut short."""
+        try:
+            for entry in await self._catalog.databases():
+                try:
+                    await self._eraser.complete(entry.name)
+                except NatalogError as error:
+                    log.warning("an erasure of %s is incomplete: %s", entry.name, error.message)
+        except NatalogError as error:
+            log.warning("the GC could not look for erasures: %s", error.message)
+
     async def _tick(self) -> None:
         """What the schedule does: collect every database, without a date."""
+        await self._complete()
         try:
             for entry in await self._catalog.databases():
                 try:

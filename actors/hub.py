@@ -21,7 +21,7 @@ from natalog.actors.catalog import OPENED, Catalog, Process
 from natalog.actors.heads import Heads, check_head
 from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.lines import Line
-from natalog.actors.log import BranchLog, no_log
+from natalog.actors.log import BranchLog, LogRedacted, no_log
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, SPENT, Names, check_name
 from natalog.actors.nats_port import NatsPort
@@ -459,6 +459,22 @@ class Hub:
             for key in ended:
                 self._open.pop(key, None)
                 self._metrics.forget_branch(*key)
+
+    async def erased(self, database: str) -> None:
+        """See that no open branch keeps what was erased."""
+        for key, (state, actor) in list(self._open.items()):
+            if key[0] != database or actor.ended or state.ended is not None:
+                continue
+            try:
+                await self.archive.settle(state)
+            except LogRedacted:
+                if isinstance(actor, Transactor):
+                    await actor.ask("catch up", CATCH_UP_TIMEOUT_S)
+                else:
+                    await self.drop(*key)
+        for key, state in self._resting.items():
+            if key[0] == database:
+                state.forks.clear()
 
     async def drop(self, database: str, branch: str) -> None:
         """Stop serving a branch whose log has ended."""

@@ -202,6 +202,8 @@ class IngestReader:
 
     async def follow(self) -> None:
         """Go on in the stream that took over, if one did; streams that are through are deleted."""
+        if self._task is None:
+            return
         database, branch = self._state.database, self._state.branch
         await self._inlets.clear(database, branch, self._state.ingest_seq)
         inlets = await self._inlets.all(database, branch)

@@ -134,6 +134,12 @@ class Inlets:
         failpoint("erase.inlet.made")
         return True
 
+    async def mend(self, database: str, branch: str) -> None:
+        """Complete a hand-over that was cut short."""
+        found = await self.all(database, branch)
+        if found and not found[-1].live:
+            await self.ensure(database, branch, found[-1].incarnation)
+
     async def clear(self, database: str, branch: str, through: int) -> int:
         """Delete streams whose messages are through; how many are left that are not."""
         left = 0

@@ -10,16 +10,14 @@ is free; moving subjects only follows it, so that whoever finds a move half done
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 from natalog.actors.log import BranchLog, Position, log_stream_config
 from natalog.actors.names import GONE, MAIN_BRANCH, PREPARED, Names
-from natalog.actors.nats_port import STREAM_NAME_IN_USE, JetStreamError, NatsPort
+from natalog.actors.nats_port import STREAM_NAME_IN_USE, JetStreamError, NatsPort, seconds
 from natalog.actors.redactions import Redactions
 from natalog.core.beginning import Base, deleted_record
 from natalog.core.errors import BranchExists, BranchNotFound, Fenced, LogCorrupt
@@ -156,7 +154,7 @@ class Lines:
             successor=int(about[_SUCCESSOR]) if _SUCCESSOR in about else None,
             last_seq=int(state["last_seq"]),
             bytes=int(state["bytes"]),
-            created_s=_seconds(info.get("created")),
+            created_s=seconds(info.get("created")),
         )
 
     def _full(self, info: Mapping[str, Any]) -> Line | None:
@@ -284,12 +282,3 @@ def _base(text: str | None) -> Base | None:
         return None
     lane, commit, tx = text.split(" ")
     return Base(int(lane), UUID(commit), int(tx))
-
-
-def _seconds(created: Any) -> float:
-    """Seconds since 1970 of a time as JetStream writes it, with nanoseconds; now if unknown."""
-    try:
-        whole = str(created).split(".")[0].rstrip("Z")
-        return datetime.fromisoformat(whole + "+00:00").timestamp()
-    except ValueError:
-        return time.time()

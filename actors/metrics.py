@@ -33,6 +33,7 @@ LATENCY_BUCKETS = (
 )
 COUNT_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 512)
 ROW_BUCKETS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+JOB_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 DATABASE = ("database",)
@@ -222,6 +223,23 @@ class Metrics:
         )
         self.purged = Counter(
             "natalog_purge_datoms_total", "Facts removed by purges.", BRANCH, registry=self.registry
+        )
+        self.erasures = Counter(
+            "natalog_erasures_total",
+            "Erasures by outcome: done, repeated, failed.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.erasure_seconds = Histogram(
+            "natalog_erasure_duration_seconds",
+            "From the request of an erasure to its receipt.",
+            buckets=JOB_BUCKETS,
+            registry=self.registry,
+        )
+        self.erased_facts = Counter(
+            "natalog_erased_facts_total",
+            "Facts that erasures took out of logs.",
+            registry=self.registry,
         )
         self.build = Gauge(
             "natalog_build_info", "The running version.", ("version",), registry=self.registry

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -85,6 +87,17 @@ class PubAck:
     stream: str
     seq: int
     duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """Messages that are no longer in a stream: those before the first, and some between."""
+
+    first_seq: int
+    seqs: frozenset[int]
+
+    def __contains__(self, seq: object) -> bool:
+        return seq in self.seqs or (isinstance(seq, int) and seq < self.first_seq)
 
 
 class NatsPort:
@@ -572,6 +585,17 @@ class NatsPort:
         headers["Nats-Time-Stamp"] = str(found["time"])
         return Msg(self._client, found["subject"], "", b64decode(found.get("data", "")), headers)
 
+    async def deleted(self, stream: str) -> Deleted:
+        """Which messages were removed from a stream; nothing without it."""
+        try:
+            info = await self.api(f"STREAM.INFO.{stream}", {"deleted_details": True})
+        except JetStreamError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return Deleted(1, frozenset())
+            raise
+        state = info["state"]
+        return Deleted(int(state["first_seq"]), frozenset(state.get("deleted") or ()))
+
     async def erase(self, stream: str, seq: int) -> bool:
         """Remove a message so that its bytes are gone from the server's files.
 
@@ -604,6 +628,15 @@ def translate(error: BaseException, subject: str) -> NatalogError:
     return Unavailable(f"NATS failed on {subject}: {error}.", subject=subject)
 
 
+def seconds(created: Any) -> float:
+    """Seconds since 1970 of a time as JetStream writes it, with nanoseconds; now if unknown."""
+    try:
+        whole = str(created).split(".")[0].rstrip("Z")
+        return datetime.fromisoformat(whole + "+00:00").timestamp()
+    except ValueError:
+        return time.time()
+
+
 def _check(answer: Mapping[str, Any], what: str) -> None:
     error = answer.get("error")
     if error:
@@ -631,5 +664,6 @@ __all__ = [
     "Message",
     "NatsPort",
     "PubAck",
+    "seconds",
     "translate",
 ]

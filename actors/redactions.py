@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Final
 import anyio
 
 from natalog.actors.names import Names
-from natalog.actors.nats_port import WRONG_LAST_SEQUENCE, JetStreamError, NatsPort
+from natalog.actors.nats_port import WRONG_LAST_SEQUENCE, JetStreamError, NatsPort, seconds
 from natalog.core.erasures import Copy, Pieces, Root, Table, checked, cut, within
 from natalog.core.errors import DeadlineExceeded, ErasureRefused, LogCorrupt, Unavailable
 from natalog.core.redacted import RedactedBlock, decode_redacted
@@ -31,25 +32,39 @@ IN_FLIGHT: Final = 32
 START_ATTEMPTS: Final = 50
 START_PAUSE_S: Final = 0.02
 TABLES_KEPT_MAX: Final = 256
+BAR_S: Final = 10.0
+"""An erasure takes less time than this between barring commits and happening."""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
     """What erasures have done to a database, as one reader saw it.
 
-    ``version``: sequence of the root in its stream, 0 without one.
+    ``version``: sequence of the root in its stream, 0 without one; ``stored_s``: when it was put
+    there, in seconds since 1970.
     """
 
     database: str
     version: int = 0
     root: Root = field(default_factory=Root)
+    stored_s: float = 0.0
 
     @property
     def epoch(self) -> int:
         return self.root.epoch
 
+    @property
+    def age_s(self) -> float:
+        """How long ago the root was put there."""
+        return time.time() - self.stored_s
+
     def barred(self, lane: int, tx: int) -> bool:
-        """Whether an erasure is about to take the value of a commit."""
+        """Whether an erasure is about to take the value of a commit.
+
+        One that was cut short bars nothing after a while.
+        """
+        if self.age_s > BAR_S:
+            return False
         return within(self.root.barred.get(lane, ()), tx)
 
 
@@ -91,11 +106,13 @@ class Redactions:
                 await anyio.sleep(START_PAUSE_S)
         if message is None:
             return self._noticed(Index(database))
-        version = int((message.headers or {})["Nats-Sequence"])
+        headers = message.headers or {}
+        version = int(headers["Nats-Sequence"])
         seen = self._seen.get(database)
         if seen is not None and seen.version == version:
             return seen
-        return self._noticed(Index(database, version, Root.decode(message.data)))
+        stored_s = seconds(headers.get("Nats-Time-Stamp"))
+        return self._noticed(Index(database, version, Root.decode(message.data), stored_s))
 
     def _known(self, database: str) -> bool:
         seen = self._seen.get(database)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -83,12 +83,19 @@ class Rewriter:
         self._redactions = redactions
 
     async def rewrite(
-        self, index: Index, lines: list[Line], wanted: Wanted | None, *, store: bool
+        self,
+        index: Index,
+        lines: list[Line],
+        wanted: Wanted | None,
+        *,
+        store: bool,
+        yielding: Container[str] = (),
     ) -> Rewriting:
         """What an erasure would do to ``lines``, all logs of the database in ascending order.
 
-        ``store``: copies are stored.  Raises `ErasureRefused`, and `LogRedacted` when another
-        erasure happened meanwhile.
+        ``store``: copies are stored; otherwise this is only a look, at what would be if the
+        branches ``yielding`` had purged what is wanted.  Raises `ErasureRefused`, and `LogRedacted`
+        when another erasure happened meanwhile.
         """
         found = Rewriting(index)
         old = {
@@ -118,7 +125,8 @@ class Rewriter:
             trace.lane(line.lane, None if line.base is None else line.base.commit)
             await self._each(line, old, _tracing(trace))
             trace.end(living=lives(line))
-        await to_thread.run_sync(trace.finish)
+        lanes = {line.lane for line in lines if line.phase == "live" and line.branch in yielding}
+        await to_thread.run_sync(trace.finish, lanes)
         for lane, kept in trace.kept.items():
             found.examined[lane].kept = kept
         began = _lap(found, began)
@@ -184,7 +192,7 @@ class Rewriter:
                     await flush()
                     size = 0
         await flush()
-        await to_thread.run_sync(lambda: redactor.end(living=lives(line)))
+        await to_thread.run_sync(lambda: redactor.end(living=store and lives(line)))
         one = found.examined[lane]
         one.counts = redactor.counts[lane]
         one.commits = len(redactor.untold[lane])

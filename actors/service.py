@@ -20,12 +20,13 @@ from uuid import uuid4
 import anyio
 from anyio import to_thread
 
-from natalog.actors.admin import LATER, VERSIONING, AdminActor, Inspector, database_name
+from natalog.actors.admin import VERSIONING, AdminActor, Inspector, database_name
 from natalog.actors.branches import Branches
 from natalog.actors.catalog import CHANGED, OPENED, Catalog, Process
 from natalog.actors.collection import Collector
 from natalog.actors.config import ServiceConfig
 from natalog.actors.console import Console
+from natalog.actors.erasure import ERASED, HANDED, Eraser
 from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
 from natalog.actors.heads import AT_ONCE_MAX, INTERVAL_S, Heads
@@ -218,9 +219,22 @@ class Service:
                 self.hub.archive,
                 replicas=self.config.replicas,
             )
+            eraser = Eraser(
+                self.port,
+                self.names,
+                self.catalog,
+                self.hub,
+                collector,
+                self.snapshots,
+                self.metrics,
+                self._clock,
+                data=None if self.server is None else self.config.data,
+                replicas=self.config.replicas,
+            )
             self.gc = GcActor(
                 self.catalog,
                 collector,
+                eraser,
                 self.snapshots,
                 self.metrics,
                 # of several processes one is enough
@@ -356,14 +370,14 @@ class Service:
 
     def _takers(self) -> dict[str, Take]:
         takers: dict[str, Take] = dict.fromkeys(self.query.endpoints, self.query.take)
-        takers |= dict.fromkeys(("list", "info", "branches", *LATER), self._inspect)
+        takers |= dict.fromkeys(("list", "info", "branches"), self._inspect)
         takers["transact"] = self._transact
         if self.admin is not None:
             takers |= dict.fromkeys(("create", "delete", *VERSIONING), self.admin.tell)
             takers["merge"] = self._merge
             takers["snapshot"] = self._snapshot
         if self.gc is not None:
-            takers["gc"] = self.gc.tell
+            takers |= dict.fromkeys(("gc", "erase"), self.gc.tell)
         return takers
 
     def _endpoints(self) -> list[tuple[str, str, str]]:
@@ -389,7 +403,7 @@ class Service:
             part = next(part for part, names in served.items() if name in names)
             if name in ("create", "delete", "list"):
                 subject = self.names.subject(NOBODY, NOBODY, name)
-            elif name in (*LATER, *VERSIONING, "merge", "gc", "branches", "snapshot"):
+            elif name in (*VERSIONING, "merge", "gc", "erase", "branches", "snapshot"):
                 subject = f"{self.config.prefix}.*.{NOBODY}.{name}"
             else:
                 subject = self.names.any_branch(name)
@@ -505,13 +519,28 @@ class Service:
             return
         if event in (OPENED, "created") and self.lease is not None and not self.lease.held:
             self._spawn(self._shadow(database, *branch[:1]))
-        if event == OPENED:
+        if event in (ERASED, HANDED):
+            self._spawn(self._let_go(event, database, *branch[:1]))
+        if event in (OPENED, ERASED, HANDED):
             return
         if database not in self._counting:
             self._counting.add(database)
             self._spawn(self._count_branches(database))
         if event in ("deleted", "changed"):
             self._spawn(self._check(database, *branch[:1]))
+
+    async def _let_go(self, event: str, database: str, branch: str = MAIN_BRANCH) -> None:
+        """Keep nothing that was erased; read the ingest stream that took over from another."""
+        try:
+            if event == ERASED:
+                await self.catalog.redactions.index(database)
+                await self.hub.erased(database)
+                return
+            found = self.hub.opened(database, branch)
+            if found is not None and isinstance(found[1], Transactor):
+                await found[1].follow_ingest()
+        except NatalogError as error:
+            log.warning("%s %s: %s", event, database, error.message)
 
     async def _shadow(self, database: str, branch: str = MAIN_BRANCH) -> None:
         """Follow a branch that another process takes the transactions of, to be quick later."""

@@ -179,6 +179,10 @@ class Transactor(Actor):
         await self._ingest.stop()
         await super().idle()
 
+    async def follow_ingest(self) -> None:
+        """Go on in the ingest stream that took over, if one did."""
+        await self._ingest.follow()
+
     async def _catch_up(self) -> None:
         await catch_up(self.state, self._log, self._archive)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 from uuid import UUID
 
@@ -103,11 +104,16 @@ class Trace:
         if base in self._forks:
             self._heads[lane] = self._forks[base]
 
-    def finish(self) -> None:
-        """All lanes were read."""
+    def finish(self, yielding: Container[int] = ()) -> None:
+        """All lanes were read.
+
+        ``yielding``: lanes on which the facts that the request names are about to be purged.
+        """
         for lane, head in self._heads.items():
             count = 0
             for fact, value in self.targets.items():
+                if lane in yielding and fact in self._survey.targets:
+                    continue
                 rows = rows_of(head, fact, value)
                 if rows.shape[1]:
                     self.held.setdefault(fact, set()).update(rows[2].tolist())
