@@ -64,6 +64,7 @@ BAR_MAX_S: Final = 5.0
 """An index that bars commits is that of a living erasure for so long."""
 INLET_WAIT_S: Final = 15.0
 PAUSE_S: Final = 0.1
+SEARCHES_MAX: Final = 8
 OPEN_TIMEOUT_S: Final = 120.0
 FAILPOINTS: Final = (
     "erase.purged",
@@ -302,8 +303,7 @@ class Eraser:
         inlets = await self._renew_inlets(database)
         failpoint("erase.inlets")
         if text is not None and self._data is not None:
-            found = await to_thread.run_sync(files_with, self._data, text.encode())
-            verified["files_with_the_text"] = [str(path.relative_to(self._data)) for path in found]
+            verified["files_with_the_text"] = await self._search(self._data, text)
         receipt |= {
             "bytes": int(receipt.get("collected_bytes") or 0) + freed,
             "copies_replaced": copies,
@@ -349,6 +349,16 @@ class Eraser:
             after = await self._catalog.lines.of_lane(database, lane)
             freed += 0 if after is None else max(0, line.bytes - after.bytes)
         return {"erased_blocks": erased, "absent": absent, "chain_blocks": blocks}, freed
+
+    async def _search(self, data: Path, text: str) -> list[str]:
+        """The files that hold a text; the server removes those of deleted streams in a moment."""
+        for attempt in range(SEARCHES_MAX):
+            if attempt:
+                await anyio.sleep(PAUSE_S * attempt)
+            found = await to_thread.run_sync(files_with, data, text.encode())
+            if not found:
+                break
+        return [str(path.relative_to(data)) for path in found]
 
     async def _renew_inlets(self, database: str) -> dict[str, str]:
         """Hand the ingest streams over; what became of them, by branch."""

@@ -517,6 +517,8 @@ class Transactor(Actor):
             return
         record = TxRecord.decode(entry.data)
         body = commit_struct(record, entry.commit_id, *self._labels)
+        if entry.erased:
+            body["erased"] = entry.erased
         await one.reply(Struct(body, repeated=True), record.tx)
 
     def _count(self, outcome: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from natalog.core.database import Database
 from natalog.core.errors import BadRequest, NatalogError
+from natalog.core.index.tree import OPEN
 from natalog.core.schema import IDENT
 from natalog.core.scrub import contains
 from natalog.core.values import Keyword, as_keyword, kw
@@ -77,14 +78,15 @@ def operations(
 def removals(db: Database, text: str) -> Iterator[list[Any]]:
     """Operations that remove every fact of ``db``, past or present, that holds a text.
 
-    Composite tuples go with their parts, and names of attributes stay: something uses them.
+    Composite tuples go with their parts; those that outlived their parts come last.  Names of
+    attributes stay: something uses them.
     """
     name = kw("db/purge" if db.config.keep_history else "db/retract")
-    for attr, index in db.indexes.items():
-        declared = db.schema.get(attr)
-        if index.kind != "code" or (declared is not None and declared.tuple_attrs):
-            continue
-        rows = index.aevt.flat()
+    coded = [attr for attr, index in db.indexes.items() if index.kind == "code"]
+    for attr in sorted(coded, key=lambda attr: _composite(db, attr)):
+        rows = db.indexes[attr].aevt.flat()
+        if _composite(db, attr):
+            rows = rows[:, rows[3] != OPEN]
         codes = np.unique(rows[1])
         values = db.pool.decode(codes).tolist()
         hits = [code for code, value in zip(codes, values, strict=True) if contains(value, text)]
@@ -95,6 +97,11 @@ def removals(db: Database, text: str) -> Iterator[list[Any]]:
             value = db.pool.value(code)
             if attr is not IDENT or db.schema.get(value) is None:
                 yield [name, e, attr, value]
+
+
+def _composite(db: Database, attr: Keyword) -> bool:
+    declared = db.schema.get(attr)
+    return declared is not None and bool(declared.tuple_attrs)
 
 
 def patterns(

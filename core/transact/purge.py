@@ -36,13 +36,19 @@ Operation = Sequence[Any]
 
 
 def purge_value(work: Work, operation: Operation) -> None:
-    """``[:db/purge e a v]``; without a value, all values of the attribute."""
+    """``[:db/purge e a v]``; without a value, all values of the attribute.
+
+    Of a composite tuple only a value that it no longer has: the others go with their parts.
+    """
     past = _past(work, operation)
     if not 3 <= len(operation) <= 4:
         raise _size(operation, "[:db/purge entity attribute value?]")
-    plan = _plan(work, operation)
-    e = _entity(work, past, operation)
     value = operation[3] if len(operation) == 4 else None
+    plan = _plan(work, operation, past_only=value is not None)
+    e = _entity(work, past, operation)
+    if plan.composite:
+        _purge_past_composite(work, past, e, plan, operation)
+        return
     if value is None:
         for _, old in _values(work, past, e, plan.ident):
             _purge_fact(work, past, e, plan, old)
@@ -194,18 +200,34 @@ def _past(work: Work, operation: Operation) -> Database:
     return work.db.history()
 
 
-def _plan(work: Work, operation: Operation) -> Plan:
+def _purge_past_composite(
+    work: Work, past: Database, e: int, plan: Plan, operation: Operation
+) -> None:
+    """A tuple that was superseded may outlive its parts, where those keep no history."""
+    value = operation[3]
+    key = value_key(tuple(value) if isinstance(value, list) else value)
+    if key in work.cell(e, plan.ident):
+        raise _composite(plan, operation)
+    for held, old in _values(work, past, e, plan.ident):
+        if held == key:
+            _purge_fact(work, past, e, plan, old)
+
+
+def _composite(plan: Plan, operation: Operation) -> TransactSyntax:
+    return TransactSyntax(
+        f"{plan.ident} follows its parts; purge those: {shown(operation)}.", attribute=plan.ident
+    )
+
+
+def _plan(work: Work, operation: Operation, *, past_only: bool = False) -> Plan:
     entry = work.entry(operation[2], operation)
     if entry.reverse:
         raise TransactSyntax(
             f"The reverse attribute {operation[2]} has a place only in maps: {shown(operation)}.",
             attribute=operation[2],
         )
-    if entry.plan.composite:
-        raise TransactSyntax(
-            f"{entry.plan.ident} follows its parts; purge those: {shown(operation)}.",
-            attribute=entry.plan.ident,
-        )
+    if entry.plan.composite and not past_only:
+        raise _composite(entry.plan, operation)
     return entry.plan
 
 

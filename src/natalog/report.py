@@ -20,7 +20,8 @@ class TxReport:
     operations made them.  ``tempids`` maps what the transaction called its new entities to their
     ids.  ``repeated`` is true when the transaction's ``id`` had been applied before; nothing was
     applied again.  ``instant`` is None in a database without history; a speculative transaction
-    has no ``commit_id``.
+    has no ``commit_id``.  ``purged``: how many facts it purged; ``erased``: how many of its own
+    datoms were erased since and are not in ``tx_data``.
     """
 
     tx: int
@@ -34,6 +35,7 @@ class TxReport:
     repeated: bool = False
     database: str | None = None
     branch: str | None = None
+    erased: int = 0
 
     def resolve(self, tempid: Any) -> int:
         """The entity that ``tempid`` became; `KeyError` when the transaction did not use it."""
@@ -178,6 +180,7 @@ def _report_fields(body: Mapping[str, Any]) -> dict[str, Any]:
         "tempids": dict(body.get("tempids") or {}),
         "tx_meta": {k: as_value(v) for k, v in (body.get("tx_meta") or {}).items()},
         "purged": body.get("purged") or 0,
+        "erased": body.get("erased") or 0,
         "id": body.get("id"),
         "repeated": bool(body.get("repeated")),
         "database": body.get("database"),

@@ -308,8 +308,31 @@ class Conn:
     def snapshot(self, *, timeout: float | None = None) -> dict[str, Any]:
         return self._loop.run(self._inner.snapshot(timeout=timeout))
 
-    def erase(self, *, timeout: float | None = None, **what: Any) -> dict[str, Any]:
-        return self._loop.run(self._inner.erase(timeout=timeout, **what))
+    def erase(
+        self,
+        tx_data: Any = None,
+        *,
+        facts: Iterable[Any] | None = None,
+        containing: str | None = None,
+        branches: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        return self._loop.run(
+            self._inner.erase(
+                tx_data,
+                facts=facts,
+                containing=containing,
+                branches=branches,
+                dry_run=dry_run,
+                id=id,
+                timeout=timeout,
+            )
+        )
+
+    def erasures(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        return self._loop.run(self._inner.erasures(timeout=timeout))
 
 
 class Feed(Iterator[Any]):

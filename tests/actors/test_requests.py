@@ -49,7 +49,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("people._.info", {"branch": "nowhere"}, "BranchNotFound"),
     ("people._.info", {"branch": "no such name"}, "InvalidName"),
     # a verb of the contract that comes later
-    ("people._.erase", {}, "NotImplemented"),
+    ("people._.erase", {"what": 1}, "BadRequest"),
+    ("people._.erase", {"containing": 5}, "BadRequest"),
+    ("people._.erase", {"tx_data": [["db/add", 1, "n", 2]]}, "BadRequest"),
+    ("people._.erase", {"branches": ["nowhere"]}, "BranchNotFound"),
+    ("nothing._.erase", {}, "DatabaseNotFound"),
     # branches
     *((f"people._.{name}", {}, "InvalidName") for name in UPKEEP if name.endswith("branch")),
     ("people._.branch", {"to": "db"}, "BranchExists"),

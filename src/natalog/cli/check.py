@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from natalog.client import Client, Database
+from natalog.client.erased_blocks import ErasedBlocks
 from natalog.client.log_reader import LogReader, lane_stream
-from natalog.core.errors import NatalogError
-from natalog.core.record import ENTRY_COMMIT, FIRST_HASH, TxRecord, decode_block
+from natalog.core.errors import LogCorrupt, NatalogError, Unavailable
+from natalog.core.record import ENTRY_COMMIT, FIRST_HASH, TxRecord
 from natalog.core.values import Datom, value_key
 
+log = logging.getLogger("natalog.check")
+
 _PAGE_DATOMS = 20_000
+_ATTEMPTS_MAX = 3
 
 
 class Finding(NamedTuple):
@@ -37,13 +42,25 @@ async def check_branch(client: Client, database: str, branch: str) -> list[Findi
 
     The logs that a branch's own begins in are read and checked too.
     """
+    for _ in range(_ATTEMPTS_MAX):
+        try:
+            return await _checked(client, database, branch)
+        except Unavailable as error:
+            log.info("%s.%s is checked again: %s", database, branch, error.message)
+    return await _checked(client, database, branch)
+
+
+async def _checked(client: Client, database: str, branch: str) -> list[Finding]:
     findings: list[Finding] = []
-    reader = LogReader(client.session, database, branch)
+    erased = ErasedBlocks(client.session, database, fixed=True)
+    reader = LogReader(client.session, database, branch, erased=erased)
     conn = client.database(database, branch)
     db = await conn.db()
     try:
-        value, blocks, commits = await _folded(client, database, reader, db.basis)
+        value, blocks, commits = await _folded(client, database, reader, erased, db.basis)
         findings.append(Finding("log", True, f"{blocks} blocks, {commits} transactions"))
+    except Unavailable:
+        raise
     except NatalogError as error:
         findings.append(Finding("log", False, error.message))
         return findings
@@ -68,7 +85,12 @@ async def check_branch(client: Client, database: str, branch: str) -> list[Findi
 
 
 async def _folded(
-    client: Client, database: str, reader: LogReader, basis: int, until: UUID | None = None
+    client: Client,
+    database: str,
+    reader: LogReader,
+    erased: ErasedBlocks,
+    basis: int,
+    until: UUID | None = None,
 ) -> Folded:
     """A log from its beginning to transaction ``basis`` or commit ``until``."""
     # the engine is heavy, and only this command needs it in the client's process
@@ -83,7 +105,8 @@ async def _folded(
     last = await reader.last_sequence()
     async with aclosing(reader.blocks(1, until=last)) as positions:
         async for position in positions:
-            decode_block(position.data, previous)
+            if position.block.previous != previous:
+                raise LogCorrupt(f"block {position.sequence} does not follow the one before it")
             previous = position.block.hash
             blocks += 1
             for entry in position.block.entries:
@@ -99,8 +122,8 @@ async def _folded(
                     case "branch" | "force":
                         base = base_of(record)
                         stream = lane_stream(client.session.prefix, database, base.lane)
-                        below = LogReader(client.session, database, "", stream)
-                        found = await _folded(client, database, below, base.tx, base.commit)
+                        below = LogReader(client.session, database, "", stream, erased)
+                        found = await _folded(client, database, below, erased, base.tx, base.commit)
                         blocks, commits = blocks + found.blocks, commits + found.commits
                         value = begun(record, found.value)
                         if record.is_commit:

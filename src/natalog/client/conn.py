@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ from natalog.core.errors import (
     BadRequest,
     BranchNotFound,
     DatabaseNotFound,
+    DeadlineExceeded,
     NatalogError,
     Unavailable,
 )
@@ -41,6 +43,8 @@ from natalog.report import (
     merge_report_from_map,
     report_from_map,
 )
+
+_PUBLISH_ATTEMPT_S = 2.0
 
 
 class Conn:
@@ -143,14 +147,7 @@ class Conn:
         if meta is not None:
             body["tx_meta"] = meta
         limit = self._session.timeout.request_s if timeout is None else timeout
-        try:
-            reply = await self._session.transport.request(
-                self._subject("tx"), pack(body), limit, {"Nats-Msg-Id": name}
-            )
-        except Unavailable as error:
-            if error.data.get("delivered") is False:
-                await self._explain_unserved()
-            raise
+        reply = await self._stored(pack(body), name, limit)
         ack = json.loads(reply.data)
         if "error" in ack:
             if ack["error"].get("code") == 404:
@@ -159,6 +156,27 @@ class Conn:
                 f"the transaction was not stored: {ack['error'].get('description')}", **ack["error"]
             )
         return PublishAck(name, int(ack["seq"]), bool(ack.get("duplicate")))
+
+    async def _stored(self, payload: bytes, name: str, limit: float) -> Any:
+        """Publish until it is acknowledged; the id keeps a second one from counting."""
+        deadline = asyncio.get_running_loop().time() + limit
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                return await self._session.transport.request(
+                    self._subject("tx"),
+                    payload,
+                    min(left, _PUBLISH_ATTEMPT_S),
+                    {"Nats-Msg-Id": name},
+                )
+            except DeadlineExceeded:
+                # the stream may have been on its way from one name to another
+                if left <= _PUBLISH_ATTEMPT_S:
+                    raise
+            except Unavailable as error:
+                if error.data.get("delivered") is False:
+                    await self._explain_unserved()
+                raise
 
     def reports(self, since: Any = None, *, rejections: bool = False) -> Feed:
         """Every transaction of the branch as it is committed, in order.
@@ -367,9 +385,43 @@ class Conn:
         """
         return dict(await self._upkeep("snapshot", {"branch": self.branch_name}, timeout))
 
-    async def erase(self, *, timeout: float | None = None, **what: Any) -> dict[str, Any]:
-        """Remove purged values from the log, snapshots and feeds for good; returns a receipt."""
-        return dict(await self._upkeep("erase", what, timeout))
+    async def erase(
+        self,
+        tx_data: Any = None,
+        *,
+        facts: Iterable[Any] | None = None,
+        containing: str | None = None,
+        branches: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Make the bytes of purged facts vanish from everything stored; returns the receipt.
+
+        First purges what is named, on all branches or those in ``branches``: operations
+        (``tx_data``), patterns ``[e]``, ``[e a]`` or ``[e a v]`` (``facts``), or every fact, past
+        or present, tx-meta too, whose value is or holds a text (``containing``).  Then erases
+        everything that was ever purged and that no branch's history needs.  What another branch
+        still holds stays; ``kept`` of the receipt names the branch.  An ``id`` makes it safe to ask
+        again: the same one answers the first receipt.  It goes on when nobody waits any more.
+        Raises `ErasureRefused`: then nothing was erased.
+        """
+        body = {
+            "tx_data": None if tx_data is None else purges(tx_data),
+            "facts": None if facts is None else [list(pattern) for pattern in facts],
+            "containing": containing,
+            "branches": branches
+            if branches is None or isinstance(branches, str)
+            else list(branches),
+            "dry_run": dry_run,
+            "id": _checked_id(id),
+        }
+        return dict(await self._upkeep("erase", body, timeout))
+
+    async def erasures(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """The receipts of all erasures of the database, oldest first."""
+        answer = await self._upkeep("erase", {"list": True}, timeout, repeat=READ)
+        return [dict(receipt) for receipt in answer["receipts"]]
 
     # --- inside --------------------------------------------------------------------------------
 

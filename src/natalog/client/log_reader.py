@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, NamedTuple
-from uuid import uuid4
 
-from nats.aio.msg import Msg
-
+from natalog.client.consumer import STREAM_NOT_FOUND, Consumer, call, sequence_of
+from natalog.client.erased_blocks import ErasedBlocks
 from natalog.client.session import READ, Session
-from natalog.client.transport import Channel, JetStreamRefused
+from natalog.client.transport import JetStreamRefused
+from natalog.core.erasures import Copy, Table
 from natalog.core.errors import (
     BranchNotFound,
     DeadlineExceeded,
@@ -22,16 +21,8 @@ from natalog.core.errors import (
 )
 from natalog.core.record import ENTRY_COMMIT, Block, TxRecord, decode_block
 
-_BATCH_BLOCKS = 64
-_BATCH_BYTES = 16 * 1024 * 1024
-_PULL_EXPIRES_S = 5.0
-_SILENCE_S = _PULL_EXPIRES_S + 2.0
-"""Without a block or a status for this long the consumer is taken for lost."""
-_IDLE_CONSUMER_S = 60.0
 _RETRY_S = 0.2
 _LOCATE_TIMEOUT_S = 5.0
-_SECOND_NS = 1_000_000_000
-_STREAM_NOT_FOUND = 10059
 
 
 class Position(NamedTuple):
@@ -39,7 +30,12 @@ class Position(NamedTuple):
 
     sequence: int
     block: Block
-    data: bytes
+
+
+def lane_of(stream: str) -> int:
+    """The lane of a log's stream."""
+    middle = stream.split("=")[-2]
+    return int(middle[1:]) if middle.startswith("_") else 0
 
 
 def lane_stream(prefix: str, database: str, lane: int) -> str:
@@ -53,12 +49,16 @@ class LogReader:
 
     ``stream`` names a log that no living branch has, which others may begin in.
 
-    Reads by consumers that are filtered by the subjects of the database: their creation is the one
-    call of JetStream that a user can be allowed for one database and all its branches.
+    ``erased``: what was erased from the logs of the database, shared by those who read several.
     """
 
     def __init__(
-        self, session: Session, database: str, branch: str, stream: str | None = None
+        self,
+        session: Session,
+        database: str,
+        branch: str,
+        stream: str | None = None,
+        erased: ErasedBlocks | None = None,
     ) -> None:
         self._session = session
         self._database = database
@@ -68,12 +68,14 @@ class LogReader:
         # its name was moved to this log by force
         self._filter = f"{session.prefix}.{database}.>"
         self._stream = stream
+        self._erased = erased or ErasedBlocks(session, database)
 
     async def last_sequence(self) -> int:
         """The place of the newest block, 0 in an empty log."""
-        async with _Consumer(self, {"deliver_policy": "last"}) as consumer:
+        async with await self._consumer({"deliver_policy": "last"}) as consumer:
             newest = await consumer.one()
-        return 0 if newest is None else _sequence(newest)
+        last = 0 if newest is None else sequence_of(newest)
+        return max([last, *(await self._table()).copies])
 
     async def sequence_after(self, tx: int) -> int:
         """The place of a block from which on every transaction after ``tx`` is found.
@@ -93,24 +95,36 @@ class LogReader:
     async def blocks(
         self, sequence: int, *, until: int | None = None
     ) -> AsyncGenerator[Position, None]:
-        """The blocks from ``sequence`` on, for ever, or up to and with ``until``."""
+        """The blocks from ``sequence`` on, for ever, or up to and with ``until``.
+
+        What was erased from them is not there.
+        """
         expected = sequence
         suspicious = False
+        copies = (await self._table()).copies
         while until is None or expected <= until:
+            if expected in copies:
+                yield await self._copied(expected, copies[expected])
+                expected += 1
+                continue
+            found = 0
             try:
                 async with (
-                    _Consumer(self, _from(expected)) as consumer,
+                    await self._consumer(_from(expected)) as consumer,
                     aclosing(consumer.messages()) as messages,
                 ):
                     async for msg in messages:
-                        found = _sequence(msg)
+                        found = sequence_of(msg)
                         if found < expected:
                             continue
                         if found != expected:
                             break
                         suspicious = False
-                        yield Position(found, decode_block(msg.data), msg.data)
+                        yield Position(found, decode_block(msg.data))
                         expected = found + 1
+                        while expected in copies and (until is None or expected <= until):
+                            yield await self._copied(expected, copies[expected])
+                            expected += 1
                         if until is not None and expected > until:
                             return
                     else:
@@ -123,6 +137,10 @@ class LogReader:
                     raise Unavailable("the client is closed") from None
                 await asyncio.sleep(_RETRY_S)
                 continue
+            # something may have been erased meanwhile
+            copies = (await self._table(fresh=True)).copies
+            if expected in copies:
+                continue
             # a message may be lost with a connection; a hole that a new consumer sees is real
             if suspicious:
                 raise LogCorrupt(
@@ -134,49 +152,41 @@ class LogReader:
 
     async def _first_tx(self, sequence: int) -> int | None:
         """The first transaction at or after a block; None behind the last."""
-        async with _Consumer(self, _from(sequence)) as consumer:
-            while (msg := await consumer.one()) is not None:
-                for entry in decode_block(msg.data).entries:
-                    if entry.type == ENTRY_COMMIT:
-                        return TxRecord.decode(entry.data).tx
+        last = await self.last_sequence()
+        copies = (await self._table()).copies
+        while sequence <= last:
+            if sequence in copies:
+                blocks = [(await self._copied(sequence, copies[sequence])).block]
+            else:
+                async with await self._consumer(_from(sequence)) as consumer:
+                    msg = await consumer.one()
+                    if msg is None:
+                        return None
+                    sequence = sequence_of(msg)
+                blocks = [decode_block(msg.data)]
+            for entry in blocks[0].entries:
+                if entry.type == ENTRY_COMMIT:
+                    return TxRecord.decode(entry.data).tx
+            sequence += 1
         return None
+
+    async def _table(self, *, fresh: bool = False) -> Table:
+        stream = self._stream = self._stream or await self._locate()
+        return await self._erased.table(lane_of(stream), fresh=fresh)
+
+    async def _copied(self, sequence: int, copy: Copy) -> Position:
+        return Position(sequence, await self._erased.block(copy))
 
     # --- inside --------------------------------------------------------------------------------
 
-    async def consume(self, name: str, start: dict[str, Any]) -> str:
-        """Make a consumer and return the subject that pulls from it."""
-        stream = self._stream or await self._locate()
-        body = {
-            "stream_name": stream,
-            "config": {
-                "name": name,
-                **start,
-                "filter_subject": self._filter,
-                "ack_policy": "none",
-                "mem_storage": True,
-                "num_replicas": 1,
-                "inactive_threshold": int(_IDLE_CONSUMER_S * _SECOND_NS),
-            },
-        }
-        try:
-            await self.call(f"CONSUMER.CREATE.{stream}.{name}.{self._filter}", body)
-        except JetStreamRefused as error:
-            if error.err_code == _STREAM_NOT_FOUND:
-                raise BranchNotFound(
-                    f"no log {self._subject}", database=self._database, branch=self._branch
-                ) from None
-            raise
-        self._stream = stream
-        return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+    async def _consumer(self, start: dict[str, Any]) -> Consumer:
+        stream = self._stream = self._stream or await self._locate()
+        return _OfLog(self._session, stream, self._filter, start, self._gone)
 
-    async def call(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Call JetStream."""
-        try:
-            return await self._session.transport.api(what, body)
-        except Unavailable as error:
-            if error.data.get("delivered") is False and "subject" in error.data:
-                raise Unavailable("the NATS server runs without JetStream") from None
-            raise
+    def _gone(self) -> BranchNotFound:
+        return BranchNotFound(
+            f"no log {self._subject}", database=self._database, branch=self._branch
+        )
 
     async def _locate(self) -> str:
         """The stream of the branch's log: the service knows it, else its subject tells."""
@@ -190,96 +200,37 @@ class LogReader:
             return lane_stream(self._session.prefix, self._database, int(answer.body["lane"]))
         except (Unavailable, DeadlineExceeded) as unserved:
             try:
-                found = await self.call("STREAM.NAMES", {"subject": self._subject})
+                found = await call(self._session, "STREAM.NAMES", {"subject": self._subject})
             except ServiceError:
                 raise unserved from None
             names = found.get("streams") or []
             if not names:
-                raise BranchNotFound(
-                    f"no log {self._subject}", database=self._database, branch=self._branch
-                ) from None
+                raise self._gone() from None
             return str(names[0])
 
-    @property
-    def session(self) -> Session:
-        return self._session
 
+class _OfLog(Consumer):
+    """A consumer of a log; without one there is no such branch."""
 
-class _Consumer:
-    """A consumer of the log's stream for the length of an ``async with``."""
+    def __init__(
+        self,
+        session: Session,
+        stream: str,
+        filter_subject: str,
+        start: dict[str, Any],
+        gone: Callable[[], BranchNotFound],
+    ) -> None:
+        super().__init__(session, stream, filter_subject, start)
+        self._gone = gone
 
-    def __init__(self, reader: LogReader, start: dict[str, Any]) -> None:
-        self._reader = reader
-        self._start = start
-        # nobody can guess it, and who does not know it cannot pull from it
-        self._name = f"c{uuid4().hex}"
-        self._pulls = ""
-        self._channel: Channel | None = None
-
-    async def __aenter__(self) -> _Consumer:
-        self._pulls = await self._reader.consume(self._name, self._start)
-        self._channel = await self._reader.session.transport.channel()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-            # it idles out by itself where it may not be deleted
-            delete = self._pulls.replace(".MSG.NEXT.", ".DELETE.", 1)
-            self._reader.session.transport.tell(delete, b"")
-
-    async def one(self) -> Msg | None:
-        """The next message, None when there is none now."""
-        channel = await self._pull(batch=1, no_wait=True)
-        while True:
-            try:
-                msg = await channel.receive(_SILENCE_S)
-            except TimeoutError:
-                raise Unavailable("JetStream does not answer") from None
-            status = (msg.headers or {}).get("Status")
-            if status is None:
-                return msg
-            if status == "404":
-                return None
-            if status not in ("100", "408"):
-                raise Unavailable(f"the consumer was lost: status {status}")
-
-    async def messages(self) -> AsyncGenerator[Msg, None]:
-        """Messages as they come; ends when the consumer has been lost."""
-        while True:
-            channel = await self._pull(
-                batch=_BATCH_BLOCKS,
-                max_bytes=_BATCH_BYTES,
-                expires=int(_PULL_EXPIRES_S * _SECOND_NS),
-            )
-            received = 0
-            while received < _BATCH_BLOCKS:
-                try:
-                    msg = await channel.receive(_SILENCE_S)
-                except TimeoutError:
-                    return
-                headers = msg.headers or {}
-                status = headers.get("Status")
-                if status is None:
-                    received += 1
-                    yield msg
-                elif status == "408" or "MaxBytes" in headers.get("Description", ""):
-                    break
-                elif status != "100" and "Batch Completed" not in headers.get("Description", ""):
-                    return
-
-    async def _pull(self, **wish: Any) -> Channel:
-        assert self._channel is not None
-        await self._channel.send(self._pulls, json.dumps(wish).encode())
-        return self._channel
+    async def __aenter__(self) -> Consumer:
+        try:
+            return await super().__aenter__()
+        except JetStreamRefused as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                raise self._gone() from None
+            raise
 
 
 def _from(sequence: int) -> dict[str, Any]:
     return {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
-
-
-def _sequence(msg: Msg) -> int:
-    """The place in the stream, from ``$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>. ...``."""
-    tokens = msg.reply.split(".")
-    # newer servers put domain and account before the stream
-    return int(tokens[5 if len(tokens) == 9 else 7])

@@ -271,10 +271,11 @@ def _reports_of(position: Position, database: str, branch: str) -> Iterator[TxRe
             tx_data=list(record.datoms),
             tempids=dict(record.tempids),
             tx_meta=meta,
-            purged=len(record.purges),
+            purged=record.purged,
             id=record.id,
             database=database,
             branch=branch,
+            erased=entry.erased,
         )
 
 
