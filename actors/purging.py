@@ -25,17 +25,20 @@ from natalog.core.errors import (
     Busy,
     CommitUnknown,
     DeadlineExceeded,
-    EntityError,
-    ErasureRefused,
     Fenced,
     NatalogError,
-    TransactPurge,
     Unavailable,
     error_from_wire,
 )
-from natalog.core.redaction.purging import Pattern, operations, patterns, removals
+from natalog.core.redaction.purging import (
+    Pattern,
+    finds,
+    operations,
+    patterns,
+    refused,
+    removals,
+)
 from natalog.core.transact import process
-from natalog.core.values import Keyword, as_keyword
 
 log = logging.getLogger("natalog.purging")
 
@@ -98,7 +101,7 @@ class Purger:
         def work() -> list[list[Any]]:
             chunks = []
             named = operations(db, request.tx_data, request.facts)
-            held = [operation for operation in named if self._holds(db, operation)]
+            held = [one for one in named if finds(db, one, self._clock())]
             if held:
                 chunks.append(held)
             if request.containing is not None:
@@ -106,18 +109,6 @@ class Purger:
             return chunks
 
         return await to_thread.run_sync(work)
-
-    def _holds(self, db: Database, operation: list[Any]) -> bool:
-        """Whether an operation would find anything: a branch that lacks it gets no transaction."""
-        try:
-            report = process(db.scratch(), [operation], None, now_ms=self._clock())
-        except NatalogError as error:
-            attr = as_keyword(operation[2]) if len(operation) > 2 else None
-            unknown = isinstance(attr, Keyword) and db.schema.get(attr) is None
-            if unknown or isinstance(error, (TransactPurge, EntityError)):
-                return False
-            raise refused(error, "") from None
-        return bool(report.purged or any(not datom.added for datom in report.datoms))
 
     async def _transact(
         self,
@@ -167,17 +158,6 @@ class Purger:
 
     async def _value(self, database: str, branch: str) -> Database:
         return await self._hub.value(database, branch, None, OPEN_TIMEOUT_S)
-
-
-def refused(error: NatalogError, branch: str) -> ErasureRefused:
-    """An error of a purge without what it may repeat of the values."""
-    where = f" on {branch}" if branch else ""
-    return ErasureRefused(
-        f"What is to be erased could not be purged{where}: {error.code}.",
-        code=error.code,
-        error=error.type,
-        branch=branch or None,
-    )
 
 
 def _chunks(found: Iterator[list[Any]]) -> Iterator[list[Any]]:

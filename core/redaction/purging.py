@@ -12,10 +12,17 @@ from typing import Any, Final
 import numpy as np
 
 from natalog.core.database import Database
-from natalog.core.errors import BadRequest, NatalogError
+from natalog.core.errors import (
+    BadRequest,
+    EntityError,
+    ErasureRefused,
+    NatalogError,
+    TransactPurge,
+)
 from natalog.core.index.tree import OPEN
 from natalog.core.schema import IDENT
 from natalog.core.scrub import contains
+from natalog.core.transact import process
 from natalog.core.values import Keyword, as_keyword, kw
 
 PURGES: Final = {
@@ -73,6 +80,33 @@ def operations(
             pattern = [word for word in words if word is not None]
             retracted.append(_spelled([_RETRACTIONS[len(pattern)], *pattern]))
     return retracted
+
+
+def finds(db: Database, operation: Sequence[Any], now_ms: int) -> bool:
+    """Whether an operation would remove anything; `ErasureRefused` when it is not allowed.
+
+    Nothing is found by who does not know the entity or attribute.
+    """
+    try:
+        report = process(db.scratch(), [operation], None, now_ms=now_ms)
+    except NatalogError as error:
+        attr = as_keyword(operation[2]) if len(operation) > 2 else None
+        unknown = isinstance(attr, Keyword) and db.schema.get(attr) is None
+        if unknown or isinstance(error, (TransactPurge, EntityError)):
+            return False
+        raise refused(error) from None
+    return bool(report.purged or any(not datom.added for datom in report.datoms))
+
+
+def refused(error: NatalogError, branch: str | None = None) -> ErasureRefused:
+    """An error of a purge without what it may repeat of the values."""
+    where = "" if branch is None else f" on {branch}"
+    return ErasureRefused(
+        f"What is to be erased could not be purged{where}: {error.code}.",
+        code=error.code,
+        error=error.type,
+        branch=branch,
+    )
 
 
 def removals(db: Database, text: str) -> Iterator[list[Any]]:
@@ -151,7 +185,9 @@ __all__ = [
     "Pattern",
     "checked_patterns",
     "checked_purges",
+    "finds",
     "operations",
     "patterns",
+    "refused",
     "removals",
 ]

@@ -14,7 +14,6 @@ from natalog.core.changes import Purge
 from natalog.core.database import Database
 from natalog.core.errors import ErasureRefused
 from natalog.core.index.pool import ValuePool
-from natalog.core.index.tree import OPEN
 from natalog.core.materialise import materialised
 from natalog.core.record import (
     ENTRY_REJECTION,
@@ -30,7 +29,7 @@ from natalog.core.redaction.fold import Fact, Fold, Step, alike, fact_of, rows_o
 from natalog.core.redaction.survey import Survey
 from natalog.core.redaction.trace import Trace
 from natalog.core.scrub import Scrub, meta_of, texts
-from natalog.core.values import Datom, value_key
+from natalog.core.values import value_key
 
 
 @dataclass(slots=True)
@@ -86,7 +85,7 @@ class Redactor:
         """A lane begins to be read, as for `Trace.lane`."""
         fork = None if base is None else self._forks.get(base)
         old, new, differing = (None, None, set[Fact]()) if fork is None else fork
-        cells = self._trace.cells
+        cells = self._trace.verdict.cells
         self._line = _Line(
             lane, Fold(cells, self._pool, old), Fold(cells, self._pool, new), set(differing)
         )
@@ -203,15 +202,15 @@ class Redactor:
         if record.kind == "force":
             line.differing = {
                 fact
-                for fact, value in self._trace.targets.items()
+                for fact, value in self._trace.verdict.targets.items()
                 if not _same_rows(line.old.db, line.new.db, fact, value)
             }
         return made, gone
 
     def _compare(self, line: _Line, step: Step) -> None:
-        targets = self._trace.targets
+        targets = self._trace.verdict.targets
         touched = [(p.e, p.attr, value_key(p.value)) for p in step.purges]
-        touched += [fact_of(d) for d in step.datoms if (d.e, d.a) in self._trace.cells]
+        touched += [fact_of(d) for d in step.datoms if (d.e, d.a) in self._trace.verdict.cells]
         for fact in touched:
             if fact not in targets:
                 continue
@@ -229,7 +228,7 @@ class Redactor:
 
         ``purges``: what its purges meant as they were written.
         """
-        kept, gone = self._split(before, record, purges)
+        kept, gone = self._trace.verdict.split(before, record.tx, record.datoms, purges)
         refs: Sequence[PurgeRef] = purge_refs(before, kept, purges) if purges else record.purges
         values = [datom.v for datom in gone]
         tempids = self._scrub.tempids(record.tempids, all_names=bool(gone))
@@ -263,38 +262,6 @@ class Redactor:
             purged=max(record.purged, len(record.purges)),
         )
         return made, len(gone)
-
-    def _split(
-        self, before: Database, record: TxRecord, purges: Sequence[Purge]
-    ) -> tuple[Sequence[Datom], list[Datom]]:
-        """The datoms that stay and those that go.
-
-        A retraction stays where there is still something that it ends.
-        """
-        trace = self._trace
-        whole = {(p.e, p.attr, value_key(p.value)) for p in purges if p.closed_before_ms is None}
-        open_: dict[Fact, bool] = {}
-        kept: list[Datom] = []
-        gone: list[Datom] = []
-        for datom in record.datoms:
-            if (datom.e, datom.a) not in trace.cells:
-                kept.append(datom)
-                continue
-            fact = fact_of(datom)
-            if fact not in trace.targets:
-                kept.append(datom)
-            elif datom.added:
-                stays = not trace.goes(fact, record.tx)
-                if stays:
-                    open_[fact] = True
-                (kept if stays else gone).append(datom)
-            else:
-                stays = open_.get(fact, False)
-                if fact not in open_ and fact not in whole:
-                    stays = bool((rows_of(before, fact, datom.v)[3] == OPEN).any())
-                open_[fact] = False
-                (kept if stays else gone).append(datom)
-        return (kept, gone) if gone else (record.datoms, gone)
 
 
 def _ident_changed(before: Entry, after: Entry) -> bool:

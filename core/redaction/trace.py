@@ -11,8 +11,9 @@ from natalog.core.database import Database
 from natalog.core.index.pool import ValuePool
 from natalog.core.materialise import materialised
 from natalog.core.record import ENTRY_REJECTION, Block, TxRecord
-from natalog.core.redaction.fold import Fact, Fold, Step, fact_of, rows_of
+from natalog.core.redaction.fold import Fact, Fold, Step, fact_of
 from natalog.core.redaction.survey import Survey
+from natalog.core.redaction.verdict import Verdict
 from natalog.core.values import value_key
 
 
@@ -21,10 +22,7 @@ class Trace:
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
-        self.cells = survey.cells
-        self.targets: dict[Fact, Any] = dict(survey.targets)
-        self.held: dict[Fact, set[int]] = {}
-        """Transactions whose assertion of a fact some living branch still holds."""
+        self.verdict = Verdict(survey.cells, dict(survey.targets))
         self.kept: dict[int, int] = {}
         """By lane how many of the targets a living branch holds."""
         self.values: list[Any] = []
@@ -39,7 +37,9 @@ class Trace:
     def lane(self, lane: int, base: UUID | None) -> None:
         """A lane begins to be read; ``base``: the commit that its log begins at."""
         self._lane = lane
-        self._fold = Fold(self.cells, self._pool, None if base is None else self._forks.get(base))
+        self._fold = Fold(
+            self.verdict.cells, self._pool, None if base is None else self._forks.get(base)
+        )
 
     def read(self, block: Block) -> None:
         """Fold one block."""
@@ -80,10 +80,10 @@ class Trace:
         if step is None:
             return
         for purge in step.purges:
-            self.targets[purge.e, purge.attr, value_key(purge.value)] = purge.value
+            self.verdict.targets[purge.e, purge.attr, value_key(purge.value)] = purge.value
         config, schema = step.after.config, step.after.schema
         for datom in step.datoms:
-            if (datom.e, datom.a) not in self.cells:
+            if (datom.e, datom.a) not in self.verdict.cells:
                 continue
             fact = fact_of(datom)
             if datom.added:
@@ -91,7 +91,7 @@ class Trace:
                 continue
             declared = schema.get(datom.a)
             if not config.keep_history or (declared is not None and declared.no_history):
-                self.targets[fact] = datom.v
+                self.verdict.targets[fact] = datom.v
 
     def end(self, *, living: bool) -> None:
         """The lane was read; ``living``: a branch has it as its history."""
@@ -110,19 +110,8 @@ class Trace:
         ``yielding``: lanes on which the facts that the request names are about to be purged.
         """
         for lane, head in self._heads.items():
-            count = 0
-            for fact, value in self.targets.items():
-                if lane in yielding and fact in self._survey.targets:
-                    continue
-                rows = rows_of(head, fact, value)
-                if rows.shape[1]:
-                    self.held.setdefault(fact, set()).update(rows[2].tolist())
-                    count += 1
-            self.kept[lane] = count
-        for fact, value in self.targets.items():
-            if self._asserted.get(fact, set()) - self.held.get(fact, set()):
+            given_up = self._survey.targets if lane in yielding else ()
+            self.kept[lane] = self.verdict.hold(head, given_up)
+        for fact, value in self.verdict.targets.items():
+            if self._asserted.get(fact, set()) - self.verdict.held.get(fact, set()):
                 self.values.append(value)
-
-    def goes(self, fact: Fact, tx: int) -> bool:
-        """Whether the assertion of a target in a transaction is erased."""
-        return tx not in self.held.get(fact, ())

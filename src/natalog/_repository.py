@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from natalog._erasing import Refolded, judged, redacted, refold
 from natalog._shapes import MAIN_BRANCH, checked_name
 from natalog.core import transact as _transact
 from natalog.core.apply import apply_changes
@@ -25,6 +26,7 @@ from natalog.core.errors import (
     BranchNotFound,
     BranchProtected,
     CommitNotFound,
+    Erased,
     InvalidTimePoint,
     MergeConflict,
     ParentsRequired,
@@ -32,9 +34,13 @@ from natalog.core.errors import (
 from natalog.core.materialise import materialised
 from natalog.core.merge import MergePlan, plan_merge, virtual_base
 from natalog.core.record import TxRecord, purge_refs
+from natalog.core.redacted import erased_id
+from natalog.core.redaction import Wanted
+from natalog.core.redaction.purging import Pattern, finds, operations, patterns, removals
 from natalog.core.registry import EMPTY as NO_FUNCTIONS
 from natalog.core.registry import Registry as QueryRegistry
 from natalog.core.schema import TX_INSTANT
+from natalog.core.scrub import Scrub
 from natalog.core.transact.report import TxReport as CoreReport
 from natalog.core.values import Keyword, ms_instant
 from natalog.core.versioning import (
@@ -137,6 +143,8 @@ class Repository:
         self._kept: dict[UUID, Database] = {first: value}
         self._recent: OrderedDict[UUID, Database] = OrderedDict()
         self._stored: dict[UUID, _Stored] = {}
+        self._untold: set[UUID] = set()
+        self.receipts: list[dict[str, Any]] = []
         self._lanes = [0]
         self._branches = {MAIN_BRANCH: Branch(MAIN_BRANCH, value)}
 
@@ -164,6 +172,11 @@ class Repository:
         with self._lock:
             if commit not in self.graph:
                 raise CommitNotFound(f"There is no commit {commit}.", commit=str(commit))
+            if commit in self._untold:
+                raise Erased(
+                    f"The value of commit {commit} held facts that were erased since.",
+                    commit=str(commit),
+                )
             return self._folded(commit)
 
     def _folded(self, commit: UUID) -> Database:
@@ -201,8 +214,9 @@ class Repository:
         """Commit a transaction; with ``parents``, a merge.  A known ``id`` is not applied again."""
         with self._lock:
             target = self.branch(branch)
-            if id is not None and id in target.by_id:
-                return replace(target.by_id[id], repeated=True)
+            known = None if id is None else target.by_id.get(id) or target.by_id.get(erased_id(id))
+            if known is not None:
+                return replace(known, repeated=True)
             before = target.value
             above = (target.head, *self._parents(parents, target.head))
             made = _transact.process(
@@ -274,7 +288,7 @@ class Repository:
 
     def _base(self, nodes: list[CommitNode]) -> Database:
         """The value that both sides descend from; made of several where histories crossed."""
-        values = [self.value_at(node.id) for node in nodes]
+        values = [self._folded(node.id) for node in nodes]
         if len(values) == 1:
             return values[0]
         return virtual_base(self._base(self._bases(nodes[0].id, nodes[1].id)), values)
@@ -391,6 +405,68 @@ class Repository:
                 self._sweep(kept)
             return [node.id for node in gone]
 
+    # --- erasure -----------------------------------------------------------------------------
+
+    def erase(
+        self,
+        tx_data: Sequence[Any],
+        facts: Sequence[Pattern],
+        text: str | None,
+        branches: Iterable[str] | None,
+        *,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Purge what is named, then take out of commits and reports what was ever purged.
+
+        Returns what became of it; see `natalog.Conn.erase`.
+        """
+        with self._lock:
+            named = [self.branch(name) for name in branches or list(self._branches)]
+            every = [p for b in named for p in patterns(b.value, tx_data, facts)]
+            wanted = Wanted(every, text)
+            purged = {}
+            for branch in named:
+                held = purging(branch.value, tx_data, facts, text, self.clock())
+                count = 0
+                if held and not dry_run:
+                    report = self.transact(branch.name, held, None)
+                    count = report.purged or sum(not datom.added for datom in report.tx_data)
+                purged[branch.name] = {"facts": count, "transactions": int(count > 0)}
+            if dry_run:
+                return {"purged": purged, "facts": 0, "commits": 0, "kept": {}}
+            gone = self.collect(None)
+            heads = {name: branch.value for name, branch in self._branches.items()}
+            verdict, kept = judged((s.changes for s in self._stored.values()), heads, wanted)
+            stored = {commit: (one.lane, one.changes) for commit, one in self._stored.items()}
+            found = refold(self.graph, stored, self._kept, verdict)
+            for commit, changes in found.changes.items():
+                self._stored[commit] = replace(self._stored[commit], changes=changes)
+            self._kept = found.kept
+            self._recent.clear()
+            self._untold = (self._untold | found.untold) & self.graph.keys()
+            self._redact_reports(found, Scrub(_values(found), text))
+            return {
+                "purged": purged,
+                "facts": found.facts,
+                "records": len(found.gone),
+                "commits": len(found.untold),
+                "kept": {name: count for name, count in kept.items() if count},
+                "collected": {"commits": len(gone), "logs": 0},
+            }
+
+    def _redact_reports(self, found: Refolded, scrub: Scrub) -> None:
+        if not scrub:
+            return
+        for branch in self._branches.values():
+            for spot, report in enumerate(branch.reports):
+                commit = report.commit_id
+                left = found.left.get(commit, report.tx_data) if commit else report.tx_data
+                gone = found.gone.get(commit, []) if commit else []
+                branch.reports[spot] = redacted(report, gone, left, scrub)
+            branch.by_id = {
+                report.id: report for report in reversed(branch.reports) if report.id is not None
+            }
+
     def _sweep(self, kept: set[UUID]) -> None:
         # what stays must not need its parent to be folded from
         for commit in kept:
@@ -399,6 +475,20 @@ class Repository:
         for table in (self.graph, self._stored, self._kept, self._recent):
             for commit in [one for one in table if one not in kept]:
                 del table[commit]
+
+
+def purging(
+    value: Database, tx_data: Sequence[Any], facts: Sequence[Pattern], text: str | None, now_ms: int
+) -> list[Any]:
+    """The operations that remove from a value what is named; `ErasureRefused`."""
+    named = operations(value, tx_data, facts)
+    if text is not None:
+        named += removals(value, text)
+    return [operation for operation in named if finds(value, operation, now_ms)]
+
+
+def _values(found: Refolded) -> list[Any]:
+    return [datom.v for gone in found.gone.values() for datom in gone]
 
 
 def _record(

@@ -14,8 +14,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, NoReturn
-from uuid import UUID
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
 from natalog._repository import Branch, Clock, Repository, report_of
 from natalog._shapes import (
@@ -46,11 +46,11 @@ from natalog.core.errors import (
     DatabaseNotFound,
     InvalidTimePoint,
     NatalogError,
-    NotImplementedYet,
 )
 from natalog.core.limits import CONFLICTS_MAX
 from natalog.core.materialise import materialised
 from natalog.core.pull import pull, pull_many
+from natalog.core.redaction.purging import checked_patterns, checked_purges
 from natalog.core.registry import EMPTY as NO_FUNCTIONS
 from natalog.core.registry import Registry as QueryRegistry
 from natalog.core.schema_conflict import SchemaConflict
@@ -371,9 +371,52 @@ class Conn:
             "tx": self._branch.value.max_tx,
         }
 
-    def erase(self, **_: Any) -> NoReturn:
-        """Not served in this process: there is nothing stored."""
-        raise NotImplementedYet("A database in this process stores nothing.", verb="erase")
+    def erase(
+        self,
+        tx_data: Any = None,
+        *,
+        facts: Iterable[Any] | None = None,
+        containing: str | None = None,
+        branches: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+        id: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Purge, and let commits and reports forget what was purged; see `natalog.Conn.erase`.
+
+        Nothing is stored here; the receipt says what left memory.
+        """
+        receipts = self._repository.receipts
+        known = next((r for r in receipts if id is not None and r["id"] == id), None)
+        if known is not None:
+            return {**known, "repeated": True}
+        if containing is not None and (not isinstance(containing, str) or not containing.strip()):
+            raise BadRequest("containing is a text.", field="containing")
+        named = [branches] if isinstance(branches, str) else branches
+        began = self._now()
+        found = self._repository.erase(
+            checked_purges([] if tx_data is None else purges(tx_data)),
+            checked_patterns([] if facts is None else list(facts)),
+            containing,
+            None if named is None or list(named) == ["all"] else list(named),
+            dry_run=dry_run,
+        )
+        receipt = {
+            "id": str(uuid4()) if id is None else id,
+            "database": self.database,
+            "began": ms_instant(began),
+            "ended": ms_instant(self._now()),
+            "dry_run": dry_run,
+            **found,
+            "not_covered": ["values and reports that were handed out"],
+        }
+        if not dry_run:
+            receipts.append(receipt)
+        return receipt
+
+    def erasures(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """The receipts of all erasures, oldest first."""
+        return list(self._repository.receipts)
 
     @property
     def _branch(self) -> Branch:

@@ -14,6 +14,7 @@ import pytest
 import natalog
 from natalog import Conn, TxReport, kw
 from natalog.core.errors import (
+    BadRequest,
     BranchExists,
     BranchNotFound,
     BranchProtected,
@@ -23,7 +24,6 @@ from natalog.core.errors import (
     EdnSyntax,
     InvalidName,
     NatalogError,
-    NotImplementedYet,
     ParentsRequired,
     QueryError,
     TooLarge,
@@ -336,7 +336,7 @@ async def test_errors_arrive_as_what_they_are(service_url: str, fresh_name: Name
             (BranchNotFound, lambda: conn.merge({"foo"}, [])),
             (ParentsRequired, lambda: conn.merge([], [])),
             (BranchProtected, lambda: conn.delete_branch("db")),
-            (NotImplementedYet, lambda: conn.erase()),
+            (BadRequest, lambda: conn.erase(containing="")),
         ]
         for expected, work in cases:
             with pytest.raises(expected) as caught:

@@ -16,7 +16,6 @@ from natalog.core.errors import (
     InvalidConfig,
     InvalidName,
     InvalidTimePoint,
-    NotImplementedYet,
     TransactSchema,
     TransactSyntax,
 )
@@ -180,8 +179,6 @@ def test_unknown_settings_are_refused(registry: local.Registry) -> None:
 
 def test_what_is_not_served_says_so(people: local.Conn, registry: local.Registry) -> None:
     assert people.branches() == {"db"}
-    with pytest.raises(NotImplementedYet):
-        people.erase()
     with pytest.raises(BranchNotFound):
         registry.database("people", branch="foo")
 
