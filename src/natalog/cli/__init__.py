@@ -15,6 +15,7 @@ from natalog.cli import (
     access,
     backups,
     databases,
+    erasing,
     imports,
     merges,
     read,
@@ -61,7 +62,7 @@ app.command(rich_help_panel=_TIME)(versions.diff)
 app.command(rich_help_panel=_TIME)(versions.history)
 app.command(rich_help_panel=_TIME)(versions.gc)
 app.command(rich_help_panel=_TIME)(versions.snapshot)
-app.command(rich_help_panel=_TIME)(versions.erase)
+app.command(rich_help_panel=_TIME)(erasing.erase)
 app.command(rich_help_panel=_TIME)(versions.check)
 app.command(rich_help_panel=_TIME)(recovery.recover)
 app.add_typer(imports.app, name="import", rich_help_panel=_FILES)

@@ -19,7 +19,6 @@ from natalog.cli.connection import (
 )
 from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields
 from natalog.cli.parsing import (
-    edn_argument,
     instant_argument,
     point_argument,
     ref_argument,
@@ -243,34 +242,6 @@ def snapshot(
         out.table(["tx", "snapshot", "new segments", "bytes"], rows)
     else:
         out.fields(found)
-
-
-def erase(
-    database: DatabaseArgument,
-    what: Annotated[
-        str | None,
-        typer.Argument(metavar="[WHAT]", help="Map that names what to erase, in EDN."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    nats: NatsOption = None,
-    context: ContextOption = None,
-    timeout: TimeoutOption = ASK_TIMEOUT_S,
-    json: JsonOption = False,
-    edn: EdnOption = False,
-) -> None:
-    """Remove purged values from the log, snapshots and feeds for good; prints a receipt."""
-    out = Output(json, edn)
-    named = {} if what is None else edn_argument(what, "what to erase")
-    if not isinstance(named, dict):
-        raise typer.BadParameter("what to erase is an EDN map")
-    words = {str(key).lstrip(":").replace("-", "_"): value for key, value in named.items()}
-    if not yes:
-        typer.confirm("Erased values cannot be brought back. Go on?", abort=True)
-    out.fields(
-        run_with_client(
-            nats, context, timeout, lambda client: client.database(database).erase(**words)
-        )
-    )
 
 
 def check(
