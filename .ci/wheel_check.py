@@ -22,6 +22,8 @@ from natalog.core.values import kw
 assert importlib.util.find_spec("core") is None, "bare core is importable"
 assert importlib.util.find_spec("actors") is None, "bare actors is importable"
 import natalog.actors, natalog.cli
+from natalog.actors.console_assets import Assets
+assert b"/assets/console.js" in Assets().index("nonce"), "the web console is missing"
 conn = natalog.local.create_database("trial", schema_flexibility="read")
 conn.transact([{"name": "Alice", "age": 25}])
 rows = conn.db().q("[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]")

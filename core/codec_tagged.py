@@ -151,8 +151,11 @@ def from_json_with_edn(text: str | bytes) -> Any:
 
 def _with_edn(value: Any) -> Any:
     if type(value) is dict:
-        if len(value) == 1 and type(value.get(EDN_TAG)) is str:
-            return edn.read(value[EDN_TAG])
+        text = value.get(EDN_TAG) if len(value) == 1 else None
+        if type(text) is str:
+            return edn.read(text)
+        if type(text) is Keyword:  # JSON's reader has taken it for what it is in EDN too
+            return text
         for key, item in value.items():
             if type(item) in (dict, list):
                 value[key] = _with_edn(item)

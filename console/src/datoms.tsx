@@ -9,11 +9,19 @@ const FIRST = 100;
 
 export type DatomRow = [e: number, a: Keyword, v: Value, tx: number, added: boolean];
 
+interface Properties {
+  rows: Value[];
+  /** How many datoms there are, where `rows` may be a part of them. */
+  total?: number;
+  /** Names of entities. */
+  labels?: Map<number, string> | undefined;
+}
+
 /** What a transaction asserted (+) and retracted (−); facts about the transaction itself come first. */
-export function Datoms({ rows, total }: { rows: Value[]; total?: number }) {
+export function Datoms({ rows, total, labels }: Properties) {
   const [all, setAll] = useState(false);
   const datoms = rows as unknown as DatomRow[];
-  const sorted = [...datoms].sort((left, right) => place(left) - place(right));
+  const sorted = [...datoms].sort(inOrder);
   const shown = all ? sorted : sorted.slice(0, FIRST);
   let last: number | null = null;
   return (
@@ -38,13 +46,13 @@ export function Datoms({ rows, total }: { rows: Value[]; total?: number }) {
                 <td class="sign" aria-label={added ? "asserted" : "retracted"}>
                   {added ? "+" : "−"}
                 </td>
-                <td class="id">{first && <EntityLink id={e} />}</td>
+                <td class="id">{first && <EntityLink id={e} label={labels?.get(e)} />}</td>
                 <td>
                   <span class="v v-kw">{String(a)}</span>
                 </td>
                 <td>
                   {schema.value.attribute(a.text)?.isRef && typeof v === "number" ? (
-                    <EntityLink id={v} />
+                    <EntityLink id={v} label={labels?.get(v)} />
                   ) : (
                     <Shown value={v} />
                   )}
@@ -70,4 +78,11 @@ export function Datoms({ rows, total }: { rows: Value[]; total?: number }) {
 
 function place(datom: DatomRow): number {
   return datom[0] >= TX_BASE ? -1 : datom[0];
+}
+
+/** By entity and attribute; what went before what came. */
+function inOrder(left: DatomRow, right: DatomRow): number {
+  if (place(left) !== place(right)) return place(left) - place(right);
+  if (left[1].text !== right[1].text) return left[1].text < right[1].text ? -1 : 1;
+  return Number(left[4]) - Number(right[4]);
 }

@@ -3,7 +3,7 @@
 import { ask } from "./api";
 import type { Schema } from "./schema";
 import { TX_BASE } from "./state";
-import { EdnMap, Keyword, pairsOf, same, toText, type Struct, type Value } from "./values";
+import { compare, EdnMap, Keyword, pairsOf, same, toText, type Struct, type Value } from "./values";
 
 export const BACK_MAX = 50;
 const LIST_MAX = 500;
@@ -192,16 +192,27 @@ export interface Listed {
   value: Value;
 }
 
-/** Entities that have an attribute, with its value. */
+/** Entities that have an attribute whose value holds the text `filter`. */
 export async function listEntities(
   name: string,
   branch: string,
   attribute: string,
+  filter: string,
   view: object,
   stop: AbortSignal,
 ): Promise<{ found: Listed[]; more: boolean }> {
-  const body = { index: "aevt", components: [`:${attribute}`], limit: LIST_MAX + 1, view };
-  const answer = await ask(name, branch, "datoms", body, stop);
-  const rows = (answer.result as unknown as Datom[]).map(([id, , value]) => ({ id, value }));
-  return { found: rows.slice(0, LIST_MAX), more: rows.length > LIST_MAX };
+  const holds = filter === "" ? "" : "[(str ?v) ?text] [(re-find ?pattern ?text)]";
+  const pattern = `(?i)${filter.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")}`;
+  const body = {
+    query: `[:find ?e ?v :in $ ?pattern :where [?e :${attribute} ?v] ${holds}]`,
+    args: [{ "natalog/db": view }, pattern],
+    limit: LIST_MAX + 1,
+    timeout_ms: 10_000,
+  };
+  const answer = await ask(name, branch, "query", body, stop);
+  const rows = (answer.result as [number, Value][]).map(([id, value]) => ({ id, value }));
+  const more = rows.length > LIST_MAX;
+  // a part of the entities has no order of its own
+  if (!more) rows.sort((left, right) => compare(left.value, right.value) || left.id - right.id);
+  return { found: rows.slice(0, LIST_MAX), more };
 }

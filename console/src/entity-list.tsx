@@ -1,6 +1,6 @@
 // Ways to an entity: by id, ident or lookup ref, or from the list of those that have an attribute.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { listEntities } from "./entity-data";
 import { useAsk } from "./hooks";
 import { go, link, route } from "./route";
@@ -9,28 +9,30 @@ import { asOf, branch, currentView, database, news, readTimePoint, schema } from
 import { load, save } from "./stored";
 import { toText } from "./values";
 
+const SETTLE_MS = 200;
+
 export function EntityList() {
   const name = database.value!;
   const attributes = schema.value.attributes;
   const preferred = schema.value.labels[0]?.ident ?? attributes[0]?.ident ?? "";
   const [attribute, setAttribute] = useState<string>(() => load(`listed:${name}`, ""));
   const chosen = schema.value.attribute(attribute) !== undefined ? attribute : preferred;
+  const [typed, setTyped] = useState("");
   const [filter, setFilter] = useState("");
   const [wanted, setWanted] = useState("");
   const [refused, setRefused] = useState(false);
 
   useEffect(() => setRefused(false), [wanted]);
+  useEffect(() => {
+    const timer = setTimeout(() => setFilter(typed), SETTLE_MS);
+    return () => clearTimeout(timer);
+  }, [typed]);
 
   const { value, error, busy } = useAsk(
-    chosen === "" ? null : [name, branch.value, chosen, asOf.value, news.value],
-    (stop) => listEntities(name, branch.value, chosen, currentView(false), stop),
+    chosen === "" ? null : [name, branch.value, chosen, filter, asOf.value, news.value],
+    (stop) => listEntities(name, branch.value, chosen, filter, currentView(false), stop),
   );
-  const shown = useMemo(() => {
-    const low = filter.toLowerCase();
-    return (value?.found ?? []).filter(
-      (each) => low === "" || toText(each.value).toLowerCase().includes(low) || String(each.id) === low,
-    );
-  }, [value, filter]);
+  const shown = value?.found ?? [];
 
   const open = () => {
     const text = wanted.trim();
@@ -90,8 +92,8 @@ export function EntityList() {
           type="search"
           aria-label="filter"
           placeholder="filter"
-          value={filter}
-          onInput={(event) => setFilter(event.currentTarget.value)}
+          value={typed}
+          onInput={(event) => setTyped(event.currentTarget.value)}
         />
       </div>
       <ErrorNote error={error} />
@@ -112,7 +114,7 @@ export function EntityList() {
       {value !== null && (
         <p class="faint pad">
           {count(shown.length, "fact")}
-          {value.more && "; there are more than these"}
+          {value.more && "; there are more than these, which a filter finds"}
         </p>
       )}
     </div>

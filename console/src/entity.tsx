@@ -74,7 +74,7 @@ function EntityFacts({ found, keeps }: { found: Entity; keeps: boolean }) {
   return (
     <>
       <header class="entity-head">
-        <h1>{isTx ? `Transaction ${shortTx(found.id)}` : (found.label ?? `Entity ${found.id}`)}</h1>
+        <h2 class="title">{isTx ? `Transaction ${shortTx(found.id)}` : (found.label ?? `Entity ${found.id}`)}</h2>
         <p class="faint">
           <code>{found.id}</code>
           {names.map(([attribute, text]) => (

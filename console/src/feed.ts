@@ -2,8 +2,8 @@
 
 import { effect, signal } from "@preact/signals";
 import { noteLost, reach, returns } from "./api";
-import { branch, database, loadBranch, loadDatabases, noteTransaction } from "./state";
-import { decode, type Struct, type Value } from "./values";
+import { branch, database, loadBranch, loadDatabases, noteTransactions, schema } from "./state";
+import { decode, Keyword, type Struct, type Value } from "./values";
 
 export interface Item {
   key: number;
@@ -26,32 +26,50 @@ let source: EventSource | null = null;
 let keys = 0;
 let interrupted = false;
 
+const FLUSH_MS = 200;
+let pending: Item[] = [];
+let flushing = 0;
+
 function add(kind: Item["kind"], on: string, report: Struct): void {
-  const item: Item = { key: ++keys, at: Date.now(), branch: on, report, kind };
-  items.value = [item, ...items.value].slice(0, KEPT);
+  pending.push({ key: ++keys, at: Date.now(), branch: on, report, kind });
+  if (flushing === 0) flushing = window.setTimeout(flush, FLUSH_MS);
+}
+
+/** Show what has come: all at once, so that a busy database does not keep the page busy. */
+function flush(): void {
+  flushing = 0;
+  const fresh = pending;
+  pending = [];
+  items.value = [...fresh.slice(-KEPT).reverse(), ...items.value].slice(0, KEPT);
+  const reports = fresh.filter(({ kind }) => kind === "report");
+  const now = Date.now();
+  arrivals.value = [...arrivals.value.filter((at) => at > now - 60_000), ...reports.map(({ at }) => at)];
+  const mine = reports.filter((item) => item.branch === branch.value).map(({ report }) => report);
+  if (mine.length === 0) return;
+  noteTransactions(
+    mine.map((report) => ({
+      tx: Number(report.tx),
+      instant: report.instant instanceof Date ? report.instant : null,
+      datoms: Number(report.datoms ?? 0),
+    })),
+  );
+  if (mine.some(changesSchema)) void loadBranch();
 }
 
 function onReport(event: MessageEvent<string>): void {
   const report = decode(JSON.parse(event.data)) as Struct;
-  const on = String(report.branch);
-  if (report.rejected !== undefined) {
-    add("rejected", on, report);
-    return;
-  }
-  add("report", on, report);
-  const now = Date.now();
-  arrivals.value = [...arrivals.value.filter((at) => at > now - 60_000), now];
-  if (on === branch.value) {
-    const instant = report.instant instanceof Date ? report.instant : null;
-    noteTransaction(Number(report.tx), instant, Number(report.datoms ?? 0));
-    if (declaresSchema(report)) void loadBranch();
-  }
+  add(report.rejected === undefined ? "report" : "rejected", String(report.branch), report);
 }
 
-const SCHEMA = new Set([":db/valueType", ":db/ident", ":db/cardinality"]);
+const DECLARING = new Set(["db/valueType", "db/ident", "db/cardinality"]);
 
-function declaresSchema(report: Struct): boolean {
-  return ((report.tx_data ?? []) as Value[][]).some((datom) => SCHEMA.has(String(datom[1])));
+/** Whether it declares attributes, or uses one that needed no declaration. */
+function changesSchema(report: Struct): boolean {
+  return ((report.tx_data ?? []) as Value[][]).some(([, attribute]) => {
+    if (!(attribute instanceof Keyword)) return false;
+    const { text } = attribute;
+    return text.startsWith("db/") ? DECLARING.has(text) : schema.value.attribute(text) === undefined;
+  });
 }
 
 function close(): void {
@@ -97,6 +115,7 @@ export function startFeed(): void {
     if (shown !== name) {
       name = shown;
       items.value = [];
+      pending = [];
       arrivals.value = [];
       interrupted = false;
       close();

@@ -101,16 +101,15 @@ function Picture({ drawn, graph, chosen, onMore }: PictureProperties) {
   const width = x(drawn.lanes - 1) + MARGIN;
   const height = drawn.rows.length * ROW + (graph.older ? ROW : 0);
   return (
-    <div
-      class="graph"
-      ref={host}
-      tabIndex={0}
-      role="listbox"
-      aria-label="commits, newest first"
-      aria-activedescendant={chosen === null ? undefined : `commit-${chosen.id}`}
-      onKeyDown={key}
-    >
-      <div class="graph-inner">
+    <div class="graph" ref={host}>
+      <div
+        class="graph-inner"
+        tabIndex={0}
+        role="listbox"
+        aria-label="commits, newest first"
+        aria-activedescendant={chosen === null ? undefined : `commit-${chosen.id}`}
+        onKeyDown={key}
+      >
         <svg width={width} height={height} aria-hidden="true">
           {drawn.edges.map((edge) => (
             <path
@@ -177,9 +176,9 @@ function CommitDetail({ commit, graph }: { commit: Commit; graph: Graph }) {
   return (
     <div class="commit-detail">
       <header class="entity-head">
-        <h1>
+        <h2 class="title">
           {commit.parents.length > 1 ? "Merge" : "Commit"} tx {shortTx(commit.tx)}
-        </h1>
+        </h2>
         <p class="faint">
           <code>{commit.id}</code>
           <CopyButton text={() => commit.id} />

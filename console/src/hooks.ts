@@ -35,8 +35,9 @@ export function useAsk<T>(
       (error: unknown) => {
         if (isAbort(error) || stop.signal.aborted) return;
         // what is shown stays; the banner tells that the service is away
-        if (error instanceof Unreachable) set((before) => ({ ...before, busy: false }));
-        else set({ value: null, error, busy: false });
+        if (error instanceof Unreachable) {
+          set((before) => ({ value: before.value, error: before.value === null ? error : null, busy: false }));
+        } else set({ value: null, error, busy: false });
       },
     );
     return () => stop.abort();

@@ -1,12 +1,33 @@
 import "./styles.css";
 import "./parts.css";
-import { render } from "preact";
+import { Component, render, type ComponentChildren } from "preact";
 import { about, connect } from "./api";
 import { startFeed } from "./feed";
 import { startKeys } from "./keys";
 import { Shell } from "./shell";
+import { ErrorNote } from "./shown";
 import { startState } from "./state";
 import { startTheme } from "./theme";
+
+/** A fault of the page itself is shown, never a blank page. */
+class Boundary extends Component<{ children: ComponentChildren }, { error: unknown }> {
+  override state = { error: null };
+  override componentDidCatch(error: unknown): void {
+    this.setState({ error });
+  }
+  override render() {
+    if (this.state.error === null) return this.props.children;
+    return (
+      <div class="pad-all">
+        <ErrorNote error={this.state.error}>
+          <p>
+            This is a fault of the page. <a href="#/" onClick={() => location.reload()}>Load it again</a>
+          </p>
+        </ErrorNote>
+      </div>
+    );
+  }
+}
 
 startTheme();
 startState();
@@ -15,4 +36,9 @@ startKeys(() => about.value?.write === true);
 connect();
 const host = document.getElementById("app")!;
 host.replaceChildren();
-render(<Shell />, host);
+render(
+  <Boundary>
+    <Shell />
+  </Boundary>,
+  host,
+);

@@ -60,13 +60,20 @@ export class Schema {
   readonly idents: Attribute[] = [];
   private readonly byIdent = new Map<string, Attribute>();
 
-  constructor(read: Value = null) {
+  /** `used`: attributes that have facts, declared or not. */
+  constructor(read: Value = null, used: string[] = []) {
     for (const [key, properties] of pairsOf(read) ?? []) {
       if (!(key instanceof Keyword) || !(properties instanceof EdnMap)) continue;
       const found = attributeOf(key.text, properties);
       const declared = properties.get("db/valueType") ?? properties.get("db/cardinality");
       (declared === undefined ? this.idents : this.attributes).push(found);
       this.byIdent.set(key.text, found);
+    }
+    for (const ident of used) {
+      if (ident.startsWith("db/") || this.byIdent.has(ident)) continue;
+      const found = attributeOf(ident, new EdnMap([]));
+      this.attributes.push(found);
+      this.byIdent.set(ident, found);
     }
   }
 
@@ -85,7 +92,7 @@ export class Schema {
       return (at < 0 ? LABELS.length : at) - (attribute.unique === "identity" ? 2.5 : 0);
     };
     return this.attributes
-      .filter((attribute) => !attribute.many && ["string", "keyword", "symbol"].includes(attribute.type ?? ""))
+      .filter((attribute) => !attribute.many && ["string", "keyword", "symbol"].includes(attribute.type ?? "string"))
       .filter((attribute) => weight(attribute) < LABELS.length)
       .sort((left, right) => weight(left) - weight(right));
   }

@@ -45,6 +45,11 @@ export function Shell() {
       {away && <Away />}
       {database !== null && !TIMELESS.has(page) && <TimeBar />}
       <main id="main" tabIndex={-1} class={`page-${page}`}>
+        {database !== null && (
+          <h1 class="sr">
+            {found?.[1]}: {database}
+          </h1>
+        )}
         {reach.value === "connecting" ? (
           <Empty title="Connecting …" />
         ) : database !== null && trouble.value !== null && isMissing(trouble.value) ? (

@@ -110,7 +110,7 @@ export function ErrorNote({ error, children }: { error: unknown; children?: Comp
 export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
   return (
     <div class="empty">
-      <h2>{title}</h2>
+      <h2 class="empty-title">{title}</h2>
       {children}
     </div>
   );

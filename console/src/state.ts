@@ -4,7 +4,7 @@ import { computed, effect, signal, untracked } from "@preact/signals";
 import { ask, isAbort, returns } from "./api";
 import { MAIN_BRANCH, route } from "./route";
 import { Schema } from "./schema";
-import { instantText, type Struct, type Value } from "./values";
+import { instantText, Keyword, type Struct, type Value } from "./values";
 
 export const TX_BASE = 2 ** 52;
 const LANE = 2 ** 32;
@@ -146,14 +146,24 @@ export async function loadBranch(): Promise<void> {
       ask(name, on, "schema", {}, stop),
       ask(name, on, "info", {}, stop),
     ]);
-    const found = await loadTransactions(name, on, info, stop);
-    schema.value = new Schema(read.result);
+    const [found, used] = await Promise.all([
+      loadTransactions(name, on, info, stop),
+      loadUsed(name, on, info, stop),
+    ]);
+    schema.value = new Schema(read.result, used);
     headInfo.value = info;
     transactions.value = found;
     trouble.value = null;
   } catch (error) {
     if (!isAbort(error)) trouble.value = error;
   }
+}
+
+/** The attributes that have facts, where they need no declaration. */
+async function loadUsed(name: string, on: string, info: Struct, stop: AbortSignal): Promise<string[]> {
+  if ((info.config as Struct).schema_flexibility !== "read") return [];
+  const found = await ask(name, on, "query", { query: "[:find [?a ...] :where [_ ?a]]" }, stop);
+  return (found.result as Value[]).flatMap((each) => (each instanceof Keyword ? [each.text] : [])).sort();
 }
 
 async function loadTransactions(
@@ -163,18 +173,13 @@ async function loadTransactions(
   stop: AbortSignal,
 ): Promise<Transactions> {
   if ((info.config as Struct).keep_history !== true) return NONE;
-  const found = await ask(
-    name,
-    on,
-    "datoms",
-    { index: "aevt", mode: "rseek", components: [":db/txInstant"], limit: TRANSACTIONS_MAX + 1 },
-    stop,
-  );
-  const datoms = (found.result as Value[][]).filter((datom) => String(datom[1]) === ":db/txInstant");
-  const older = datoms.length > TRANSACTIONS_MAX;
-  const kept = datoms.slice(0, TRANSACTIONS_MAX).reverse();
-  const ids = kept.map((datom) => datom[0] as number);
-  const ms = kept.map((datom) => (datom[2] as Date).getTime());
+  const query = "[:find ?tx ?instant :where [?tx :db/txInstant ?instant]]";
+  const body = { query, order_by: [0, ":desc"], limit: TRANSACTIONS_MAX + 1 };
+  const found = (await ask(name, on, "query", body, stop)).result as [number, Date][];
+  const older = found.length > TRANSACTIONS_MAX;
+  const kept = found.slice(0, TRANSACTIONS_MAX).reverse();
+  const ids = kept.map(([tx]) => tx);
+  const ms = kept.map(([, instant]) => instant.getTime());
   let sizes: Map<number, number> | null = null;
   if (Number(info.datoms) <= SIZES_DATOMS_MAX && ids.length > 0) {
     sizes = await loadSizes(name, on, stop).catch(() => null);
@@ -189,20 +194,45 @@ async function loadSizes(name: string, on: string, stop: AbortSignal): Promise<M
   return new Map(found.result as [number, number][]);
 }
 
-/** A transaction that the feed has told of. */
-export function noteTransaction(tx: number, instant: Date | null, datoms: number): void {
+export interface Noted {
+  tx: number;
+  instant: Date | null;
+  datoms: number;
+}
+
+const NEWS_MS = 1000;
+let told = 0;
+let telling = 0;
+
+/** Tell the pages at most once a second that there is something new. */
+function tellNews(): void {
+  if (telling !== 0) return;
+  const wait = Math.max(0, told + NEWS_MS - Date.now());
+  telling = window.setTimeout(() => {
+    telling = 0;
+    told = Date.now();
+    news.value++;
+  }, wait);
+}
+
+/** Transactions that the feed has told of, in their order. */
+export function noteTransactions(found: Noted[]): void {
   const known = transactions.value;
-  const last = known.ids.at(-1) ?? 0;
-  if (instant !== null && tx > last && entry.value?.keep_history !== false) {
-    const sizes = known.sizes === null ? null : new Map(known.sizes).set(tx, datoms);
-    transactions.value = {
-      ...known,
-      ids: [...known.ids, tx],
-      ms: [...known.ms, instant.getTime()],
-      sizes,
-    };
+  let last = known.ids.at(-1) ?? 0;
+  const fresh = found.filter(({ tx, instant }) => {
+    if (instant === null || tx <= last) return false;
+    last = tx;
+    return true;
+  });
+  if (fresh.length > 0 && entry.value?.keep_history !== false) {
+    const sizes = known.sizes === null ? null : new Map(known.sizes);
+    for (const { tx, datoms } of fresh) sizes?.set(tx, datoms);
+    const ids = [...known.ids, ...fresh.map(({ tx }) => tx)];
+    const ms = [...known.ms, ...fresh.map(({ instant }) => instant!.getTime())];
+    const cut = Math.max(0, ids.length - 2 * TRANSACTIONS_MAX);
+    transactions.value = { ids: ids.slice(cut), ms: ms.slice(cut), sizes, older: known.older || cut > 0 };
   }
-  news.value++;
+  tellNews();
 }
 
 /** Keep what is loaded in step with the address; call once. */

@@ -25,7 +25,8 @@ function heights({ ids, sizes }: Transactions): number[] {
   for (const [at, id] of ids.entries()) {
     sums[Math.floor((at * bars) / ids.length)]! += sizes?.get(id) ?? 1;
   }
-  const most = Math.max(1, ...sums);
+  // bars that are all alike stay low
+  const most = Math.max(1, ...sums, (3 * sums.reduce((total, sum) => total + sum, 0)) / Math.max(1, bars));
   return sums.map((sum) => 0.1 + 0.9 * Math.sqrt(sum / most));
 }
 
@@ -69,9 +70,9 @@ export function TimeBar() {
 
   if (entry.value !== null && !entry.value.keep_history) {
     return (
-      <div class="time none" role="group" aria-label="time">
+      <section class="time none" aria-label="point in time">
         <span class="faint">This database keeps no history: only its present can be shown.</span>
-      </div>
+      </section>
     );
   }
   const id = known.ids[shown - 1];
@@ -84,7 +85,7 @@ export function TimeBar() {
         ? "before the first transaction that is listed"
         : `as of tx ${shortTx(id)}, ${instantLabel(ms!)}`;
   return (
-    <div class={`time ${isNow ? "" : "past"}`} role="group" aria-label="time">
+    <section class={`time ${isNow ? "" : "past"}`} aria-label="point in time">
       <div class="steps">
         <button type="button" onClick={() => step(-1)} disabled={shown <= 1} title="one transaction back ( [ )">
           <span aria-hidden="true">‹</span>
@@ -95,7 +96,14 @@ export function TimeBar() {
           <span class="sr">one transaction forward</span>
         </button>
       </div>
-      <div class="slider">
+      <div
+        class="slider"
+        title={
+          known.older
+            ? `The newest ${total.toLocaleString("en")} transactions; older ones by number or instant, on the right.`
+            : undefined
+        }
+      >
         <svg class="activity" viewBox={`0 0 ${Math.max(1, bars.length)} 1`} preserveAspectRatio="none" aria-hidden="true">
           {bars.map((height, at) => (
             <rect
@@ -114,7 +122,7 @@ export function TimeBar() {
           step={1}
           value={shown}
           disabled={total === 0}
-          aria-label="point in time"
+          aria-label="transactions that are looked at"
           aria-valuetext={what}
           onInput={(event) => slide(Number(event.currentTarget.value))}
         />
@@ -142,7 +150,7 @@ export function TimeBar() {
         />
         History
       </label>
-    </div>
+    </section>
   );
 }
 

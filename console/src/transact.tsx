@@ -126,7 +126,7 @@ function Report({ report, committed }: { report: Struct; committed: boolean }) {
   return (
     <>
       <header class="entity-head" aria-live="polite">
-        <h1>{committed ? `Committed as tx ${shortTx(Number(report.tx))}` : "Preview: nothing is stored"}</h1>
+        <h2 class="title">{committed ? `Committed as tx ${shortTx(Number(report.tx))}` : "Preview: nothing is stored"}</h2>
         <p class="faint">
           {count(rows.length, "datom")}
           {committed && report.instant instanceof Date && ` · ${instantLabel(report.instant)}`}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,11 @@ class Serving:
         self.listen = self.url.removeprefix("nats://")
         return self.url
 
+    @property
+    def console(self) -> str:
+        """The address of the web console that was started last."""
+        return re.findall(r"console at (\S+)", self.log())[-1]
+
     def log(self) -> str:
         return (self.data.parent / "serve.log").read_text()[-5000:]
 
@@ -70,6 +76,12 @@ class Serving:
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.terminate()
+
+
+@pytest.fixture(scope="session")
+def serving_class() -> type[Serving]:
+    """For who starts services of its own."""
+    return Serving
 
 
 @pytest.fixture
