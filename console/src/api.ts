@@ -125,5 +125,9 @@ export function plainText(text: string): string {
   return text.startsWith(":") ? `:${text}` : text;
 }
 
+/** Whether the service, or what it needs, is away: that passes. */
+export const isAway = (error: unknown): boolean =>
+  error instanceof Unreachable || (error instanceof ServiceError && error.status === 503);
+
 export const isAbort = (error: unknown): boolean =>
   error instanceof DOMException && error.name === "AbortError";

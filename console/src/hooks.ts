@@ -1,7 +1,7 @@
 // Asking the service from a component.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { isAbort, returns, Unreachable } from "./api";
+import { isAbort, isAway, returns } from "./api";
 
 export interface Asked<T> {
   value: T | null;
@@ -35,7 +35,7 @@ export function useAsk<T>(
       (error: unknown) => {
         if (isAbort(error) || stop.signal.aborted) return;
         // what is shown stays; the banner tells that the service is away
-        if (error instanceof Unreachable) {
+        if (isAway(error)) {
           set((before) => ({ value: before.value, error: before.value === null ? error : null, busy: false }));
         } else set({ value: null, error, busy: false });
       },
