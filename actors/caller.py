@@ -19,6 +19,7 @@ from natalog.core.codec import pack
 from natalog.core.errors import CodecError, DeadlineExceeded, NatalogError, Unavailable
 
 PARTS_MAX: Final = 100_000
+STOPPING: Final = "The service is stopping."
 LOOK_S: Final = 0.5
 """How often a request that waits looks whether the connection still is the one it went over."""
 
@@ -67,17 +68,19 @@ class Caller:
         self._waiting: dict[str, _Waiting] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
+        self._stopped = False
 
     async def start(self) -> None:
         self._subscription = await self._port.subscribe(f"{self._inbox}.*", self._on_reply)
 
     async def stop(self) -> None:
-        """Take no more answers; who waits for one hears `Unavailable`."""
+        """Take no more answers; who waits for one, or asks now, hears `Unavailable`."""
+        self._stopped = True
         if self._subscription is not None:
             await self._port.unsubscribe(self._subscription)
         for one in self._waiting.values():
             if not one.future.done():
-                one.future.set_exception(Unavailable("The service is stopping."))
+                one.future.set_exception(Unavailable(STOPPING))
 
     async def call(
         self,
@@ -91,6 +94,8 @@ class Caller:
         Cancelling the call cancels the read.  Raises `Unavailable` when nobody serves the subject
         or the connection is down, `DeadlineExceeded`, `TooLarge`.
         """
+        if self._stopped:
+            raise Unavailable(STOPPING)
         if not self._port.is_connected:
             raise Unavailable("The service has no connection to NATS.", subject=subject)
         disconnects = self._port.disconnects
