@@ -576,6 +576,8 @@ class NatsPort:
         except JetStreamError as error:
             if error.err_code == NO_MESSAGE:
                 return None
+            if error.err_code == STREAM_NOT_FOUND:  # as a direct get says it
+                raise Unavailable(f"There is no stream {stream}.", delivered=False) from error
             raise
         lines = b64decode(found.get("hdrs", "")).decode().split("\r\n")[1:]
         headers = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

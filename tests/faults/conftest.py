@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -96,6 +97,10 @@ class Broker(Program):
             time.sleep(0.02)
         raise AssertionError((self.directory / "nats.log").read_text()[-2000:])
 
+    def empty(self) -> None:
+        """Lose everything that was stored."""
+        shutil.rmtree(self.directory / "store")
+
 
 class Member(Program):
     """``natalog serve`` on servers that run elsewhere."""
@@ -184,6 +189,9 @@ class Lab:
         made = Member(self.directory / f"member{len(self._made)}", url, *arguments)
         self._made.append(made)
         return made
+
+    def members(self) -> list[Member]:
+        return [made for made in self._made if isinstance(made, Member)]
 
     def close(self) -> None:
         for program in reversed(self._made):
