@@ -46,9 +46,10 @@ class Repeat(NamedTuple):
 ONCE = Repeat(attempt_s=float("inf"), unserved_s=0.0, after=REFUSED)
 """Something that must not happen twice."""
 READ = Repeat(attempt_s=float("inf"), unserved_s=0.0)
-WRITE = Repeat(attempt_s=4.0, unserved_s=5.0)
-"""A transaction with an id: also waits for a standby transactor to take over, which a killed one
-takes a second or two, one that hangs less than an attempt."""
+WRITE = Repeat(attempt_s=4.0, unserved_s=12.0)
+"""A transaction with an id: also waits for a standby transactor to take over, which takes a second
+or two after a kill, less than an attempt when one hangs, and longer while a cluster of NATS servers
+chooses new leaders."""
 
 _NIL_COUNTS = ("eid", "pattern")
 _BACKOFF_MIN_S = 0.05
