@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from natalog import local as natalog_local
+from natalog import sync as natalog_sync
 from natalog.cli.connection import context_names, place
 from natalog.connection import Access
 from natalog.core.edn import read
@@ -55,6 +57,25 @@ def people(service_url: str, fresh_name: Names) -> str:
     tx = '[{:name "Alice" :age 25} {:name "Bob" :age 30}]'
     assert natalog("transact", name, tx, url=service_url).code == 0
     return name
+
+
+def test_a_snapshot_is_written_and_looked_at(service_url: str, people: str) -> None:
+    first = natalog("snapshot", people, url=service_url)
+    assert first.code == 0 and "written" in first.out
+    again = json.loads(natalog("snapshot", people, "--json", url=service_url).out)
+    assert (again["written"], again["branch"], again["segments"]) == (False, "db", 0)
+    looked = natalog("check", people, "--deep", "--json", url=service_url)
+    assert looked.code == 0
+    found = {finding["check"]: finding["found"] for finding in json.loads(looked.out)}
+    assert found["snapshots and log"] == "1 snapshots equal what the log folds to"
+    assert "BranchNotFound" in natalog("snapshot", people, "--branch", "x", url=service_url).err
+    with natalog_sync.connect(service_url) as client:
+        conn = client.database(people)
+        conn.transact([{"name": "Carol"}])
+        assert conn.snapshot()["written"]
+        assert not conn.snapshot()["written"]
+    local = natalog_local.create_database("people", schema_flexibility="read")
+    assert not local.snapshot()["written"], "there is nowhere to write it"
 
 
 def test_answers_are_tables_json_or_edn(service_url: str, people: str) -> None:
