@@ -91,9 +91,7 @@ def test_a_forced_branch_forgets_too(conn: local.Conn) -> None:
 
 
 def test_without_history_what_was_superseded_goes() -> None:
-    conn = local.Registry().create_database(
-        "plain", keep_history=False, schema_flexibility="read"
-    )
+    conn = local.Registry().create_database("plain", keep_history=False, schema_flexibility="read")
     e = conn.transact([{"db/id": "x", "note": MARKER}]).resolve("x")
     conn.transact([{"db/id": e, "note": "fine"}])
     assert conn.erase()["facts"] == 2

@@ -248,7 +248,7 @@ def check(
     database: DatabaseArgument,
     branch: BranchOption = "db",
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every segment; fold the log for every snapshot.")
+        bool, typer.Option("--deep", help="Read every log, every segment and every snapshot.")
     ] = False,
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -261,6 +261,7 @@ def check(
     The log is read from its beginning and folded again; the result must equal, fact by fact, what
     the service answers from.  Every snapshot must name a block of the log, and its segments must
     be there; with --deep their bytes are read, and each snapshot must equal what the log folds to.
+    --deep also reads all other logs of the database and compares each with its published head.
     Exit code 1 when anything differs.
 
     Example: natalog check people
@@ -274,6 +275,10 @@ def check(
         target = place(nats, context)
         server = Server(target.servers, target.access, target.prefix)
         found = await check_branch(client, database, branch)
+        if deep:
+            from natalog.cli.check_logs import check_logs
+
+            found += await check_logs(server, database)
         return [*found, *await check_snapshots(server, database, branch, deep=deep)]
 
     findings = run_with_client(nats, context, timeout, work)
