@@ -203,7 +203,7 @@ function CommitDetail({ commit, graph }: { commit: Commit; graph: Graph }) {
           {commit.parents.length === 0 && "none: here it begins"}
         </dd>
       </dl>
-      {commit.owner !== null && (
+      {commit.owner !== null && entry.value?.keep_history !== false && (
         <p>
           <button type="button" onClick={look}>
             Query the database as of this commit

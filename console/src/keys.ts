@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { go, route, type Page } from "./route";
-import { asOf, positionOf, transactions, withHistory } from "./state";
+import { asOf, pointAt, positionOf, transactions, withHistory } from "./state";
 import { chooseTheme, theme } from "./theme";
 
 const isMac = /Mac|iPhone|iPad/.test(navigator.platform);
@@ -42,11 +42,8 @@ const PAGES: Record<string, Page> = {
 
 /** Move by transactions: −1 is the one before. */
 export function step(by: number): void {
-  const { ids } = transactions.value;
-  if (ids.length === 0) return;
   const at = positionOf(asOf.value) + by;
-  if (at >= ids.length) go({ params: { t: null } }, true);
-  else if (at >= 1) go({ params: { t: ids[at - 1] } }, true);
+  if (at >= 0 && transactions.value.ids.length > 0) go({ params: { t: pointAt(at) } }, true);
 }
 
 function focusField(): boolean {

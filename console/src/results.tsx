@@ -8,6 +8,8 @@ import { CopyButton, EntityLink, Shown } from "./shown";
 import { compare, isNumber, toEdn, toJson, toText, type Value } from "./values";
 
 const PAGE = 100;
+/** Rows by which a column is known as one of numbers. */
+const LOOKED_AT = 200;
 const TEXT_MAX = 400_000;
 
 export interface Sorting {
@@ -42,8 +44,8 @@ export function ResultTable({ found, sorting, onSort }: TableProperties) {
   useEffect(() => setPage((at) => Math.min(at, pages - 1)), [pages]);
   const shown = rows.slice(page * PAGE, (page + 1) * PAGE);
   const numeric = found.columns.map((_, at) => {
-    const first = found.rows.find((row) => row[at] !== null)?.[at];
-    return first !== undefined && isNumber(first) && !found.entities[at];
+    const values = found.rows.slice(0, LOOKED_AT).flatMap((row) => (row[at] === null ? [] : [row[at]!]));
+    return values.length > 0 && values.every(isNumber) && !found.entities[at];
   });
   const next = (column: number): Sorting | null => {
     if (sorting?.column !== column) return { column, descending: false };

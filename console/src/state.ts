@@ -107,6 +107,13 @@ export function positionOf(point: number | string | null): number {
   return count;
 }
 
+/** The point in time that contains so many of the transactions: null is now. */
+export function pointAt(position: number): number | null {
+  const { ids } = transactions.value;
+  if (position >= ids.length) return null;
+  return position >= 1 ? ids[position - 1]! : ids[0]! - 1;
+}
+
 export function instantOf(tx: number): Date | null {
   const { ids, ms } = transactions.value;
   let low = 0;

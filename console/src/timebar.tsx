@@ -7,6 +7,7 @@ import { instantLabel } from "./shown";
 import {
   asOf,
   entry,
+  pointAt,
   positionOf,
   readTimePoint,
   shortTx,
@@ -56,6 +57,7 @@ export function TimeBar() {
   const timer = useRef(0);
   const bars = useMemo(() => heights(known), [known]);
   const labels = useMemo(() => ticks(known), [known]);
+  const wide = Math.min(0.78, bars.length * 0.01); // of a few transactions the bars stay slim
   const shown = sliding ?? position;
   const isNow = sliding === null ? chosen === null : shown >= total;
 
@@ -64,7 +66,7 @@ export function TimeBar() {
     clearTimeout(timer.current);
     timer.current = window.setTimeout(() => {
       setSliding(null);
-      go({ params: { t: to >= total ? null : known.ids[Math.max(0, to - 1)] } }, true);
+      go({ params: { t: pointAt(to) } }, true);
     }, SETTLE_MS);
   };
 
@@ -82,12 +84,12 @@ export function TimeBar() {
     : sliding === null && typeof chosen === "string"
       ? `as of ${instantLabel(new Date(chosen))}`
       : id === undefined
-        ? "before the first transaction that is listed"
+        ? `before ${known.older ? "the transactions that are listed" : "the first transaction"}`
         : `as of tx ${shortTx(id)}, ${instantLabel(ms!)}`;
   return (
     <section class={`time ${isNow ? "" : "past"}`} aria-label="point in time">
       <div class="steps">
-        <button type="button" onClick={() => step(-1)} disabled={shown <= 1} title="one transaction back ( [ )">
+        <button type="button" onClick={() => step(-1)} disabled={shown <= 0} title="one transaction back ( [ )">
           <span aria-hidden="true">‹</span>
           <span class="sr">one transaction back</span>
         </button>
@@ -108,16 +110,16 @@ export function TimeBar() {
           {bars.map((height, at) => (
             <rect
               class={(at + 1) / bars.length <= shown / Math.max(1, total) + 1e-9 ? "in" : ""}
-              x={at + 0.12}
+              x={at + 1 - wide}
               y={1 - height}
-              width="0.76"
+              width={wide}
               height={height}
             />
           ))}
         </svg>
         <input
           type="range"
-          min={Math.min(1, total)}
+          min={0}
           max={total}
           step={1}
           value={shown}
@@ -206,7 +208,7 @@ function Moment({ isNow, id, ms, text, chosen }: MomentProperties) {
   return (
     <button type="button" class="moment" onClick={() => setEditing("")} title="enter a transaction or an instant">
       <span class="moment-main">
-        {isNow ? "Now" : typeof chosen === "string" ? instantLabel(new Date(chosen)) : ms === undefined ? "earlier" : instantLabel(ms)}
+        {isNow ? "Now" : typeof chosen === "string" ? instantLabel(new Date(chosen)) : ms === undefined ? "Before" : instantLabel(ms)}
       </span>
       <span class="moment-sub">{id === undefined ? "" : `tx ${shortTx(id)}`}</span>
       <span class="sr">{text}</span>

@@ -5,7 +5,7 @@ import { Datoms, type DatomRow } from "./datoms";
 import { labelsOf } from "./entity-data";
 import { useAsk } from "./hooks";
 import { Busy, ErrorNote } from "./shown";
-import { branch, database, schema } from "./state";
+import { branch, database, entry, schema } from "./state";
 import type { Struct, Value } from "./values";
 
 interface Properties {
@@ -17,7 +17,8 @@ interface Properties {
 
 export function TransactionFacts({ tx, title, view = {} }: Properties) {
   const name = database.value!;
-  const { value, error, busy } = useAsk([name, branch.value, tx, view], async (stop) => {
+  const keeps = entry.value?.keep_history !== false;
+  const { value, error, busy } = useAsk(keeps ? [name, branch.value, tx, view] : null, async (stop) => {
     const answer = await ask(name, branch.value, "tx-range", { from: tx, to: tx + 1, view }, stop);
     return (answer.result as Struct[]).flatMap((each) => each.datoms as Value[]);
   });
@@ -32,6 +33,7 @@ export function TransactionFacts({ tx, title, view = {} }: Properties) {
       <Busy on={busy} />
       <h2>{title}</h2>
       <ErrorNote error={error} />
+      {!keeps && <p class="faint">The database keeps no history, so nobody knows any more.</p>}
       {value !== null &&
         (value.length === 0 ? (
           <p class="faint">
