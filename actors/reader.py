@@ -107,6 +107,8 @@ class StreamReader:
                 async with aclosing(session.batches()) as batches:
                     async for batch in batches:
                         handed, hole = self._take(batch)
+                        if until is not None:  # a batch may hold what came after the question
+                            handed = [message for message in handed if message.seq <= until]
                         if handed:
                             suspicious = 0
                             yield handed

@@ -46,6 +46,15 @@ async def test_what_is_appended_is_read_in_order(nats_lab: Lab) -> None:
         assert await contents(log) == [b"%d" % number for number in range(count)]
 
 
+async def test_a_log_is_read_to_the_block_that_was_named_and_no_further(nats_lab: Lab) -> None:
+    async with nats_lab() as (_, port):
+        log = BranchLog(port, Names(), "people", "db")
+        await filled(log, 9)
+        for until in (1, 4, 9):
+            read = [b.seq async for batch in log.blocks(until=until) for b in batch]
+            assert read == list(range(1, until + 1))
+
+
 async def test_a_second_writer_is_fenced(nats_lab: Lab) -> None:
     async with nats_lab() as (_, port):
         log = BranchLog(port, Names(), "people", "db")
