@@ -1,5 +1,7 @@
 import "./styles.css";
 import "./parts.css";
+import "./pages.css";
+import "./small.css";
 import { Component, render, type ComponentChildren } from "preact";
 import { about, connect } from "./api";
 import { startFeed } from "./feed";
