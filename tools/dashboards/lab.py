@@ -254,6 +254,7 @@ async def _upkeep(conn: Any, until: float) -> None:
         await conn.delete_branch(name)
         await conn.gc()
         await conn.snapshot()
+        await conn.erase()
         await asyncio.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
 

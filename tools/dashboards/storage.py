@@ -208,18 +208,41 @@ def storage() -> Json:
             w=8,
         ),
         lines(
-            "Purged",
-            "Facts removed by purges, per second.",
-            "ops",
-            [(f"sum by ({by}) ({rate('natalog_purge_datoms_total', B)})", each)],
-            w=8,
-        ),
-        lines(
             "Python's own collector",
             "Collections per second, by generation.",
             "ops",
             [(f"sum by (generation) ({rate('python_gc_collections_total', P)})", "{{generation}}")],
             w=8,
+        ),
+    ]
+    removal = [
+        lines(
+            "Purged",
+            "Facts removed by purges, per second.",
+            "ops",
+            [(f"sum by ({by}) ({rate('natalog_purge_datoms_total', B)})", each)],
+            w=6,
+        ),
+        lines(
+            "Erasures",
+            "Per minute, by outcome; repeated ones had been done before.",
+            "short",
+            [(f"60 * sum by (outcome) ({rate('natalog_erasures_total', P)})", "{{outcome}}")],
+            w=6,
+        ),
+        lines(
+            "Time of an erasure",
+            "From the request of an erasure to its receipt: it reads every log of its database.",
+            "s",
+            quantiles("natalog_erasure_duration_seconds", P),
+            w=6,
+        ),
+        lines(
+            "Erased",
+            "Facts that erasures took out of logs, per second.",
+            "ops",
+            [(f"sum ({rate('natalog_erased_facts_total', P)})", "facts")],
+            w=6,
         ),
     ]
     return dashboard(
@@ -232,5 +255,6 @@ def storage() -> Json:
             ("Sizes", sizes),
             ("Snapshots", snapshots),
             ("Collection", collection),
+            ("Removal", removal),
         ],
     )
