@@ -36,6 +36,8 @@ log = logging.getLogger("natalog.nats_server")
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.02
+DISK_INTERVAL_S = 1.0
+"""Between two looks at how much room the disk has."""
 RESTART_BACKOFF_MAX_S = 2.0
 
 # The launcher asks the kernel for a signal at the parent's death and becomes the server.  It is a
@@ -179,6 +181,8 @@ class NatsServer:
         self._lock = DirectoryLock(self.data)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        self._full = False
+        self._looked = 0.0
 
     @property
     def url(self) -> str:
@@ -213,7 +217,12 @@ class NatsServer:
         while True:
             await anyio.sleep(POLL_INTERVAL_S)
             process = self._process
-            if process is None or process.poll() is None or self._stopping:
+            if process is None or self._stopping:
+                continue
+            if process.poll() is None:
+                if self._has_room_again():
+                    log.warning("the disk has room again; nats-server is started again to use it")
+                    process.terminate()
                 continue
             log.error("nats-server ended with code %s; starting it again", process.returncode)
             started = time.monotonic()
@@ -228,6 +237,23 @@ class NatsServer:
             backoff = 0.0 if time.monotonic() - started > 1 else min(0.5, backoff + 0.05)
             if self._on_restart is not None:
                 await self._on_restart()
+
+    def _has_room_again(self) -> bool:
+        """Whether the disk was full and is so no more.
+
+        Once a write to a stream has failed, nats-server refuses every other until it is restarted.
+        """
+        now = time.monotonic()
+        if now - self._looked < DISK_INTERVAL_S:
+            return False
+        self._looked = now
+        free = shutil.disk_usage(self.data).free
+        full_below = 2 * self.max_payload
+        if free < full_below and not self._full:
+            log.error("the disk of %s is full: %d bytes are free", self.data, free)
+        was_full = self._full
+        self._full = free < full_below * (2 if was_full else 1)
+        return was_full and not self._full
 
     async def stop(self) -> None:
         """Stop the server cleanly and give the data directory back."""
