@@ -205,14 +205,14 @@ def storage() -> Json:
             "Bytes that GC freed, per second.",
             "Bps",
             [(f"sum ({rate('natalog_gc_swept_bytes_total', P)})", "swept")],
-            w=8,
+            w=12,
         ),
         lines(
             "Python's own collector",
             "Collections per second, by generation.",
             "ops",
             [(f"sum by (generation) ({rate('python_gc_collections_total', P)})", "{{generation}}")],
-            w=8,
+            w=12,
         ),
     ]
     removal = [
