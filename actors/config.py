@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from natalog.actors.names import Names
+from natalog.actors.retention import Retention
 from natalog.connection.access import Access
 from natalog.core.errors import InvalidConfig
 from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
@@ -37,7 +38,7 @@ class ServiceConfig:
     ``server_config``: a file that the child server's configuration includes (users, TLS, limits).
     ``console``: whether the HTTP port serves the web console, None where it listens on loopback
     only; ``console_write``: whether the console may transact; ``console_hosts``: names beside
-    ``localhost`` under which browsers reach it.
+    ``localhost`` under which browsers reach it.  ``retention``: how long the past is kept.
     """
 
     nats: str | None = field(default=None, repr=False)
@@ -66,6 +67,7 @@ class ServiceConfig:
     console: bool | None = None
     console_write: bool = False
     console_hosts: tuple[str, ...] | None = None
+    retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", Path(self.data))
@@ -105,6 +107,7 @@ class ServiceConfig:
             value = getattr(self, name)
             seconds = isinstance(value, (int, float)) and value > 0
             _require(seconds, name, value, "a number of seconds")
+        object.__setattr__(self, "retention", Retention.of(self.retention))
         Names(self.prefix)
         self.address()
 
@@ -184,6 +187,7 @@ _READ: Final[Mapping[str, Callable[[str], Any]]] = {
     "int": int,
     "float": float,
     "bool": lambda text: {"true": True, "false": False, "1": True, "0": False}[text.lower()],
+    "Retention": Retention.of,
     "tuple[str, ...]": lambda text: tuple(part.strip() for part in text.split(",")),
 }
 

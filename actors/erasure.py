@@ -124,7 +124,7 @@ class Eraser:
         self._data = data
         self._replicas = replicas
         self._redactions = catalog.redactions
-        self._purger = Purger(port, names, hub, clock)
+        self.purger = Purger(port, names, hub, clock)
         self._rewriter = Rewriter(catalog.lines, catalog.redactions)
         self.receipts = Receipts(port, names, catalog.redactions)
 
@@ -186,9 +186,6 @@ class Eraser:
             await self.receipts.keep(database, receipt)
             return receipt
         receipt = await self._finish(database, index, request.containing)
-        facts = sum(counts.facts for counts in _counts(found))
-        self._metrics.erased_facts.inc(facts)
-        log.info("erased %d facts from %s: %s", facts, database, job.ident)
         return receipt
 
     async def _purge(self, database: str, job: _Job) -> Wanted | None:
@@ -197,12 +194,12 @@ class Eraser:
         if not request.purges:
             return None
         wanted = Wanted(
-            await self._purger.patterns(database, job.branches, request), request.containing
+            await self.purger.patterns(database, job.branches, request), request.containing
         )
         run = uuid4().hex
         for branch in job.branches:
             try:
-                job.purged.append(await self._purger.purge(database, branch, request, run))
+                job.purged.append(await self.purger.purge(database, branch, request, run))
             except BranchNotFound:
                 continue  # deleted meanwhile
         return wanted
@@ -319,6 +316,8 @@ class Eraser:
         except ErasureRefused:
             log.info("somebody else has completed the erasure of %s", database)
         failpoint("erase.done")
+        self._metrics.erased_facts.inc(receipt["facts"])
+        log.info("erased %d facts from %s: %s", receipt["facts"], database, receipt["id"])
         return receipt
 
     async def _erase_originals(self, database: str, index: Index) -> tuple[dict[str, Any], int]:
@@ -441,10 +440,6 @@ class Eraser:
             seconds=[round(lap, 3) for lap in found.seconds],
             not_covered=[*NOT_COVERED, *((REPLICAS_NOT_COVERED,) if self._replicas > 1 else ())],
         )
-
-
-def _counts(found: Rewriting) -> list[Counts]:
-    return [one.counts for one in found.examined.values()]
 
 
 def _place(line: Line) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from natalog.actors.catalog import Catalog
 from natalog.actors.collection import Collector, Swept
 from natalog.actors.erase_request import read_erase_request
 from natalog.actors.erasure import Eraser
+from natalog.actors.keeper import Keeper
 from natalog.actors.metrics import Metrics
 from natalog.actors.payload import Struct, fields_of
 from natalog.actors.requests import Request
@@ -46,6 +47,7 @@ class GcActor(Actor):
         catalog: Catalog,
         collector: Collector,
         eraser: Eraser,
+        keeper: Keeper,
         snapshots: Snapshots,
         metrics: Metrics,
         its_turn: Callable[[], bool],
@@ -58,6 +60,7 @@ class GcActor(Actor):
         self._catalog = catalog
         self._collector = collector
         self._eraser = eraser
+        self._keeper = keeper
         self._snapshots = snapshots
         self._grace_s = grace_s
         self._metrics = metrics
@@ -109,17 +112,23 @@ class GcActor(Actor):
             log.warning("the GC could not look for erasures: %s", error.message)
 
     async def _tick(self) -> None:
-        """What the schedule does: collect every database, without a date."""
+        """What the schedule does: keep to the rules of retention, and collect every database."""
         await self._complete()
         try:
             for entry in await self._catalog.databases():
                 try:
-                    await self._collect(entry.name, None, dry_run=False)
+                    await self._keep(entry.name, list(entry.branches))
                 except NatalogError as error:
                     log.warning("%s could not be collected: %s", entry.name, error.message)
             await self._look()
         except NatalogError as error:
             log.warning("the GC could not look: %s", error.message)
+
+    async def _keep(self, database: str, branches: list[str]) -> None:
+        purged = await self._keeper.apply(database, branches)
+        before = self._keeper.commits_before(database)
+        swept, _ = await self._collect(database, before, dry_run=False)
+        await self._keeper.follow_up(database, bool(purged or swept.removed))
 
     async def _collect(
         self, database: str, before_ms: int | None, *, dry_run: bool
@@ -164,7 +173,12 @@ class GcActor(Actor):
             bytes=swept.bytes + segments.freed + sum(item["bytes"] for item in garbage),
             freed=[*swept.streams, *orphans],
             dry_run=bool(dry_run),
+            retention=await self._due(request.database) if dry_run else [],
         )
+
+    async def _due(self, database: str) -> list[Struct]:
+        """What the schedule would purge."""
+        return await self._keeper.due(database, await self._catalog.branches(database))
 
 
 def _instant_ms(value: Any) -> int | None:

@@ -241,6 +241,11 @@ class Metrics:
             "Facts that erasures took out of logs.",
             registry=self.registry,
         )
+        self.retention_purged = Counter(
+            "natalog_retention_purged_total",
+            "Facts purged because a rule of retention no longer keeps them.",
+            registry=self.registry,
+        )
         self.build = Gauge(
             "natalog_build_info", "The running version.", ("version",), registry=self.registry
         )

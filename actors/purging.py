@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 
 import anyio
 from anyio import to_thread
@@ -50,6 +51,7 @@ TRANSACT_TIMEOUT_S: Final = 30.0
 OPEN_TIMEOUT_S: Final = 120.0
 ROUNDS_MAX: Final = 1000
 
+_PLAIN: Final = EraseRequest()
 _PASSING: Final = (Busy, CommitUnknown, DeadlineExceeded, Fenced, Unavailable)
 
 
@@ -79,7 +81,7 @@ class Purger:
         """What a request names, with entities as the branches know them before the purge."""
         found: dict[str, Pattern] = {}
         for branch in branches:
-            db = await self._value(database, branch)
+            db = await self.value(database, branch)
             for pattern in patterns(db, request.tx_data, request.facts):
                 found.setdefault(repr(pattern), pattern)
         return list(found.values())
@@ -87,11 +89,11 @@ class Purger:
     async def purge(self, database: str, branch: str, request: EraseRequest, ident: str) -> Purged:
         """Purge on one branch.  Raises `ErasureRefused`, which does not repeat what is named."""
         found = Purged(branch)
-        db = await self._value(database, branch)
+        db = await self.value(database, branch)
         for count, data in enumerate(await self._planned(db, request)):
             await self._transact(database, branch, data, f"erase.{ident}.{count}", found, request)
         if request.containing is not None and not request.dry_run:
-            db = await self._value(database, branch)
+            db = await self.value(database, branch)
             found.left = await to_thread.run_sync(_count, db, request.containing)
         return found
 
@@ -120,7 +122,7 @@ class Purger:
         request: EraseRequest,
     ) -> None:
         if request.dry_run:
-            db = await self._value(database, branch)
+            db = await self.value(database, branch)
             report = await to_thread.run_sync(
                 lambda: process(db.scratch(), data, None, now_ms=self._clock())
             )
@@ -156,7 +158,14 @@ class Purger:
             found.facts += purged or sum(1 for row in body["tx_data"] if not row[4])
             return
 
-    async def _value(self, database: str, branch: str) -> Database:
+    async def purge_once(self, database: str, branch: str, data: list[Any]) -> int:
+        """Purge by one transaction; how many facts.  `ErasureRefused`."""
+        found = Purged(branch)
+        await self._transact(database, branch, data, f"retention.{uuid4().hex}", found, _PLAIN)
+        return found.facts
+
+    async def value(self, database: str, branch: str) -> Database:
+        """The head of a branch."""
         return await self._hub.value(database, branch, None, OPEN_TIMEOUT_S)
 
 

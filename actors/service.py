@@ -33,6 +33,7 @@ from natalog.actors.heads import AT_ONCE_MAX, INTERVAL_S, Heads
 from natalog.actors.http import HttpServer, application
 from natalog.actors.hub import Hub
 from natalog.actors.intake import IN_THREAD_BYTES, Intake, check_tokens
+from natalog.actors.keeper import Keeper
 from natalog.actors.lease import Lease
 from natalog.actors.merges import Merger, is_planned
 from natalog.actors.metrics import Metrics, State
@@ -235,6 +236,7 @@ class Service:
                 self.catalog,
                 collector,
                 eraser,
+                Keeper(self.config.retention, eraser, self.metrics, self._clock),
                 self.snapshots,
                 self.metrics,
                 # of several processes one is enough

@@ -30,6 +30,7 @@ PURGES: Final = {
     "db.purge/attribute": (3, 3),
     "db.purge/entity": (2, 2),
     "db.history.purge/before": (2, 2),
+    "db.history.purge/ended": (3, 4),
 }
 """Purges, with how many words they have at least and at most."""
 
@@ -76,7 +77,7 @@ def operations(
         return [_spelled(operation) for operation in found]
     retracted = []
     for name, *words in found:
-        if name != "db.history.purge/before":
+        if not name.startswith("db.history.purge/"):
             pattern = [word for word in words if word is not None]
             retracted.append(_spelled([_RETRACTIONS[len(pattern)], *pattern]))
     return retracted
@@ -143,7 +144,7 @@ def patterns(
 ) -> list[Pattern]:
     """The patterns of a request with entities and attributes as ``db`` knows them."""
     found: list[Pattern] = []
-    wanted = [tuple(op[1:]) for op in tx_data if op[0] != "db.history.purge/before"]
+    wanted = [tuple(op[1:]) for op in tx_data if not op[0].startswith("db.history.purge/")]
     for pattern in [*wanted, *facts]:
         e = _entity(db, pattern[0])
         if e is not None:

@@ -399,6 +399,7 @@ _NAMED: Final[dict[str, Handler]] = {
     "db.purge/attribute": purge.purge_attribute,
     "db.purge/entity": purge.purge_entity,
     "db.history.purge/before": purge.purge_before,
+    "db.history.purge/ended": purge.purge_ended,
 }
 
 

@@ -23,6 +23,7 @@ from natalog.core.index.tree import OPEN
 from natalog.core.schema import IDENT, TX_INSTANT
 from natalog.core.shown import brief, shown
 from natalog.core.transact.coerce import stored_value
+from natalog.core.transact.ended import ended_facts
 from natalog.core.transact.resolve import CURRENT_TX, current_tx, find_entity, is_tempid, lookup
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Keyword, instant_ms, value_key
@@ -102,6 +103,33 @@ def purge_before(work: Work, operation: Operation) -> None:
     past = _past(work, operation)
     if len(operation) != 2:
         raise _size(operation, "[:db.history.purge/before instant]")
+    cutoff = _instant(operation)
+    for e, attr, value in _closed_before(past.current(), cutoff):
+        work.purges.append(Purge(e, attr, value, cutoff))
+
+
+def purge_ended(work: Work, operation: Operation) -> None:
+    """``[:db.history.purge/ended instant attribute limit?]``: facts that ended before it.
+
+    Of one attribute, and of composites that hold it.  Current facts stay.  Looks at the database
+    before the transaction.
+    """
+    past = _past(work, operation)
+    if not 3 <= len(operation) <= 4:
+        raise _size(operation, "[:db.history.purge/ended instant attribute limit?]")
+    cutoff = _instant(operation)
+    plan = _plan(work, operation)
+    limit = operation[3] if len(operation) == 4 else None
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise TransactSyntax(
+            f"{shown(operation)} has a limit that is no positive number.",
+            operation=shown(operation),
+        )
+    work.purges.extend(ended_facts(past.current(), plan.ident, cutoff, limit))
+
+
+def _instant(operation: Operation) -> int:
+    """The instant that an operation names first, in milliseconds."""
     at = operation[1]
     if type(operation[0]) is str and type(at) is str:
         try:
@@ -112,9 +140,7 @@ def purge_before(work: Work, operation: Operation) -> None:
         raise TransactSyntax(
             f"{shown(operation)} needs an instant with a time zone.", operation=shown(operation)
         )
-    cutoff = instant_ms(at)
-    for e, attr, value in _closed_before(past.current(), cutoff):
-        work.purges.append(Purge(e, attr, value, cutoff))
+    return instant_ms(at)
 
 
 def _closed_before(db: Database, cutoff: int) -> Iterable[tuple[int, Keyword, Any]]:

@@ -25,7 +25,10 @@ from natalog.core.values import Datom, Keyword, Symbol, make_set
 from natalog.report import TxReport
 
 MAIN_BRANCH = "db"
-PURGES = ("db/purge", "db.purge/entity", "db.purge/attribute", "db.history.purge/before")
+PURGES = (
+    *("db/purge", "db.purge/entity", "db.purge/attribute"),
+    *("db.history.purge/before", "db.history.purge/ended"),
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _TX_DATA_KEYS = ("tx_data", "tx-data", ":tx-data", Keyword("tx-data"))

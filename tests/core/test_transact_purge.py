@@ -203,3 +203,82 @@ def test_old_history_takes_a_date_as_text_where_the_operation_is_text() -> None:
     assert report.purged == 2
     with pytest.raises(TransactSyntax):
         process(years(), [["db.history.purge/before", "soon"]], now_ms=0)
+
+
+# --- facts that ended long ago -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "left"),
+    [
+        ("2002-01-01", [(1, True), (1, False), (2, True), (2, False), (3, True)]),
+        ("2002-06-01", [(2, True), (2, False), (3, True)]),
+        ("2030-01-01", [(3, True)]),
+    ],
+)
+def test_facts_that_ended_before_an_instant_go(cutoff: str, left: list[tuple[int, bool]]) -> None:
+    report = run(years(), f'[[:db.history.purge/ended #inst "{cutoff}" :age]]')
+    assert [(v, added) for _, v, added in past(report.db_after, "age")] == left
+    assert past(report.db_after, "mail") == [(6, "m", True)]
+    report.db_after._check()
+
+
+def test_a_fact_that_began_long_ago_and_ended_late_is_kept() -> None:
+    db = run(Database.empty(), SCHEMA, now_ms=0).db_after
+    for year, age in ((2001, 1), (2002, 2), (2003, 1), (2010, 3)):
+        at = instant_ms(datetime(year, 1, 1, tzinfo=UTC))
+        db = run(db, f'[{{:mail "m" :age {age}}}]', now_ms=at).db_after
+    after = run(db, '[[:db.history.purge/ended #inst "2005" :age]]').db_after
+    assert past(after, "age") == [(6, 1, True), (6, 1, False), (6, 3, True)]
+    assert after.as_of(datetime(2004, 1, 1, tzinfo=UTC)).values(6, kw("age")) == [1]
+    assert after.as_of(datetime(2002, 6, 1, tzinfo=UTC)).values(6, kw("age")) == []
+
+
+def test_ended_facts_go_in_portions_and_with_their_composites() -> None:
+    db = run(
+        years(),
+        "[{:db/ident :both :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one"
+        " :db/tupleAttrs [:mail :age]}]",
+        now_ms=instant_ms(datetime(2004, 1, 1, tzinfo=UTC)),
+    ).db_after
+    for year, age in ((2005, 5), (2006, 6)):
+        at = instant_ms(datetime(year, 1, 1, tzinfo=UTC))
+        db = run(db, f'[{{:mail "m" :age {age}}}]', now_ms=at).db_after
+    counts = []
+    while not counts or counts[-1]:
+        report = run(db, '[[:db.history.purge/ended #inst "2030" :age 2]]')
+        counts.append(report.purged)
+        db = report.db_after
+    assert sum(counts) == 5 and max(counts) == 2
+    assert past(db, "age") == [(6, 6, True)]
+    assert past(db, "both") == [(6, ("m", 6), True)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[:db.history.purge/ended]", '[:db.history.purge/ended #inst "2020"]',
+     "[:db.history.purge/ended 5 :age]", '[:db.history.purge/ended #inst "2020" :age 0]',
+     '[:db.history.purge/ended #inst "2020" :_boss]'],
+)  # fmt: skip
+def test_a_purge_of_ended_facts_names_instant_and_attribute(text: str) -> None:
+    with pytest.raises(TransactError):
+        run(DB, f"[{text}]")
+
+
+def test_a_composite_is_purged_itself_only_where_it_is_past() -> None:
+    db = run(
+        Database.empty(),
+        "[{:db/id 1 :db/ident :a :db/valueType :db.type/string :db/noHistory true"
+        "  :db/cardinality :db.cardinality/one}"
+        " {:db/id 2 :db/ident :b :db/valueType :db.type/string :db/cardinality :db.cardinality/one}"
+        " {:db/id 3 :db/ident :both :db/valueType :db.type/tuple :db/tupleAttrs [:a :b]"
+        "  :db/cardinality :db.cardinality/one}]",
+    ).db_after
+    db = run(db, '[{:db/id 10 :a "old" :b "x"}]').db_after
+    db = run(db, '[{:db/id 10 :a "new"}]').db_after
+    with pytest.raises(TransactSyntax):
+        run(db, '[[:db/purge 10 :both ["new" "x"]]]')
+    with pytest.raises(TransactSyntax):
+        run(db, "[[:db/purge 10 :both]]")
+    after = run(db, '[[:db/purge 10 :both ["old" "x"]]]').db_after
+    assert past(after, "both") == [(10, ("new", "x"), True)]
