@@ -17,7 +17,6 @@ from natalog.actors.searching import files_with
 from natalog.actors.service import running
 from natalog.core.errors import CommitNotFound, InvalidConfig
 
-
 Config = Callable[..., ServiceConfig]
 DAY_MS = 86_400_000
 START_MS = 1_577_836_800_000

@@ -43,5 +43,12 @@ def test_examples_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_documents_have_examples() -> None:
-    expected = {"query.md", "schema.md", "transactions.md", "versioning.md", "README.md"}
+    expected = {
+        "query.md",
+        "schema.md",
+        "transactions.md",
+        "versioning.md",
+        "erasure.md",
+        "README.md",
+    }
     assert expected <= {path.name for path in runnable()}
