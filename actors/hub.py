@@ -137,6 +137,7 @@ class Hub:
         snapshots.states = self.states
         snapshots.values = self._values
         snapshots.opened = self._open_lane
+        snapshots.reopen = self.reopen
         self.archive = Archive(port, names, catalog.lines, self.states, self._refresh, snapshots)
         snapshots.settle = self.archive.settle
         self._losing: set[str] = set()

@@ -7,9 +7,9 @@ message that was never written.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import uuid4
@@ -23,12 +23,12 @@ from natalog.actors.nats_port import (
     JetStreamError,
     NatsPort,
 )
-from natalog.actors.reader import StreamReader
 from natalog.actors.segments.wire import Wire
 from natalog.core.errors import DeadlineExceeded, Unavailable
 
 ATTEMPTS_MAX: Final = 20
 PAUSE_S: Final = 0.05
+IN_FLIGHT: Final = 32
 
 
 class Superseded(Exception):
@@ -131,20 +131,40 @@ class JetStreamPointers:
 
     def read_all(self) -> Mapping[int, Pointer]:
         async def read(port: NatsPort) -> Mapping[int, Pointer]:
-            info = await port.stream_info(self._stream)
-            if info is None or not info["state"]["messages"]:
-                return {}
-            found = {}
-            reader = StreamReader(port, self._stream, gaps=True)
-            async with aclosing(reader.messages(int(info["state"]["last_seq"]))) as batches:
-                async for batch in batches:
-                    for one in batch:
-                        lane = self._names.parse(one.subject)[1][1:]
-                        if lane:
-                            found[int(lane)] = Pointer(one.data, one.seq)
+            # not through a consumer: on a cluster that may be one of a server that lags behind
+            lanes = await self._lanes(port)
+            found: dict[int, Pointer] = {}
+            for start in range(0, len(lanes), IN_FLIGHT):
+                batch = lanes[start : start + IN_FLIGHT]
+                subjects = [self._subject(lane) for lane in batch]
+                read = (port.read(self._stream, last_by_subject=subject) for subject in subjects)
+                for lane, message in zip(batch, await asyncio.gather(*read), strict=True):
+                    if message is not None:
+                        found[lane] = _pointer(message)
             return found
 
         return self._wire.call(read)
+
+    async def _lanes(self, port: NatsPort) -> list[int]:
+        """The lanes that have a message."""
+        found: list[int] = []
+        seen, total = 0, 1
+        while seen < total:
+            wish = {"subjects_filter": ">", "offset": seen}
+            try:
+                info = await port.api(f"STREAM.INFO.{self._stream}", wish)
+            except JetStreamError as error:
+                if error.err_code == STREAM_NOT_FOUND:
+                    return []
+                raise
+            page = info["state"].get("subjects") or {}
+            if not page:
+                break
+            seen += len(page)
+            total = int(info.get("total") or 0)
+            lanes = (self._names.parse(subject)[1][1:] for subject in page)
+            found += [int(lane) for lane in lanes if lane]
+        return found
 
     def write(self, lane: int | None, data: bytes, version: int) -> int:
         subject = self._subject(lane)

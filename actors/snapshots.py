@@ -28,7 +28,13 @@ from natalog.actors.state import BranchState
 from natalog.actors.vault import FAILPOINTS as WRITING_FAILPOINTS
 from natalog.actors.vault import Compacted, Loaded, Vault, Written
 from natalog.core.database import Database
-from natalog.core.errors import LogCorrupt, NatalogError, SegmentCorrupt, Unavailable
+from natalog.core.errors import (
+    LogCorrupt,
+    NatalogError,
+    SegmentCorrupt,
+    SegmentMissing,
+    Unavailable,
+)
 from natalog.core.index.residency import Residency
 
 log = logging.getLogger("natalog.snapshots")
@@ -61,8 +67,8 @@ class Snapshots:
 
     To be set by whoever opens branches: ``states`` of those that are open, ``values`` that may be
     asked for, of a database, and ``opened``, which opens the branch of a lane and brings it up to
-    date, None for a lane of no living branch; ``settle`` sees that a state is free of what was
-    erased.
+    date, None for a lane of no living branch; ``reopen`` has a database read again; ``settle``
+    sees that a state is free of what was erased.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Snapshots:
         self.states: Callable[[], Iterable[BranchState]] = tuple
         self.values: Callable[[str], Iterable[Database]] = lambda _: ()
         self.opened: Callable[[str, int], Awaitable[BranchState | None]] | None = None
+        self.reopen: Callable[[str], Awaitable[None]] | None = None
         self.settle: Callable[[BranchState], Coroutine[Any, Any, None]] | None = None
         self.store_bytes: dict[str, int] = {}
         """Bytes of segments of each database, as they were last looked at."""
@@ -287,9 +294,8 @@ class Snapshots:
         failpoint("renew.voided")
         heads: list[Database] = []
         for lane in lanes:
-            state = None if self.opened is None else await self.opened(database, lane)
+            state = await self._renewed(database, lane)
             if state is not None:
-                await self.write(state)
                 heads.append(state.db)
         failpoint("renew.written")
         heads += [state.db for state in self.states() if state.database == database]
@@ -297,12 +303,30 @@ class Snapshots:
         for _ in range(RENEW_ATTEMPTS_MAX):
             try:
                 await self._thread(partial(vault.compact, in_use, grace_s=0.0, force=True))
+                await self._measure(database)
                 return
             except Superseded:
                 continue
         raise Unavailable(
             f"The segments of {database} are being compacted again and again.", database=database
         )
+
+    async def _renewed(self, database: str, lane: int) -> BranchState | None:
+        """A living branch of which a snapshot was written."""
+        if self.opened is None:
+            return None
+        try:
+            state = await self.opened(database, lane)
+            if state is not None:
+                await self.write(state)
+        except (SegmentMissing, SegmentCorrupt):
+            if self.reopen is None:
+                raise
+            await self.reopen(database)  # from the log alone: no snapshot counts any more
+            state = await self.opened(database, lane)
+            if state is not None:
+                await self.write(state)
+        return state
 
 
 def stored_names(values: Iterable[Database]) -> set[str]:
