@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import numpy as np
@@ -125,8 +125,8 @@ class Commits:
         """Add the commits of the next chunk."""
         ids, txs, instants, more = unpack(chunk)
         self._ids += ids
-        self._txs.extend(_numbers(txs))
-        self._instants.extend(_numbers(instants))
+        self._txs.frombytes(_numbers(txs))
+        self._instants.frombytes(_numbers(instants))
         for spot, parents in more.items():
             self._more[spot] = tuple(UUID(bytes=parent) for parent in parents)
 
@@ -184,10 +184,10 @@ class Idents:
     def extend(self, chunk: bytes) -> None:
         """Add the ids of the next chunk."""
         names, seqs, entries = unpack(chunk)
-        for name, seq, entry in zip(
-            names, _numbers(seqs).tolist(), _numbers(entries).tolist(), strict=True
-        ):
-            self.note(name, Place(seq, entry))
+        self._spots.update(zip(names, range(len(self), len(self) + len(names)), strict=True))
+        self._seqs.frombytes(_numbers(seqs))
+        self._entries.frombytes(_numbers(entries))
+        self._names += names
 
 
 def _steps(numbers: array[int]) -> bytes:
@@ -196,5 +196,6 @@ def _steps(numbers: array[int]) -> bytes:
     return np.diff(column, prepend=np.int64(0)).astype("<i8").tobytes()
 
 
-def _numbers(steps: bytes) -> Any:
-    return np.frombuffer(steps, dtype="<i8").cumsum(dtype=np.int64)
+def _numbers(steps: bytes) -> bytes:
+    """The numbers of `_steps`, as an `array` of "q" holds them."""
+    return np.frombuffer(steps, dtype="<i8").cumsum(dtype=np.int64).tobytes()
