@@ -144,7 +144,7 @@ class BranchLog:
                     log.error("append to %s: %s", self.stream, error.message)
                 reason = error.message
             except (DeadlineExceeded, Unavailable) as error:
-                sent = sent or error.data.get("delivered") is not False
+                sent = sent or error.data.get("listening") is not False
                 reason = error.message
             # A compare-and-set is checked before deduplication: a retry of an append whose receipt
             # was lost looks like a conflict.  What the log holds decides.

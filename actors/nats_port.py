@@ -577,7 +577,7 @@ class NatsPort:
             if error.err_code == NO_MESSAGE:
                 return None
             if error.err_code == STREAM_NOT_FOUND:  # as a direct get says it
-                raise Unavailable(f"There is no stream {stream}.", delivered=False) from error
+                raise Unavailable(f"There is no stream {stream}.", listening=False) from error
             raise
         lines = b64decode(found.get("hdrs", "")).decode().split("\r\n")[1:]
         headers = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -616,7 +616,7 @@ class NatsPort:
 def translate(error: BaseException, subject: str) -> NatalogError:
     """One of our errors for one of nats-py's."""
     if isinstance(error, NoRespondersError):
-        return Unavailable(f"Nobody listens on {subject}.", subject=subject, delivered=False)
+        return Unavailable(f"Nobody listens on {subject}.", subject=subject, listening=False)
     if isinstance(error, (NatsTimeoutError, asyncio.TimeoutError)):
         return DeadlineExceeded(f"No answer came on {subject}.", subject=subject)
     if isinstance(error, MaxPayloadError):

@@ -28,24 +28,23 @@ CANCEL = "cancel"
 
 RETRYABLE = (Busy, CommitUnknown, Fenced, Unavailable, DeadlineExceeded)
 """Errors after which the same request may be sent again, if applying it twice does no harm."""
-REFUSED = (Busy,)
-"""Errors after which any request may be sent again: nothing was done."""
 
 
 class Repeat(NamedTuple):
-    """How a request that does no harm when applied twice is sent again after errors that pass."""
+    """How a request is sent again after errors that pass."""
 
     attempt_s: float
     """How long the first attempt waits for its answer; each later one waits twice as long."""
     unserved_s: float
     """How long to wait for somebody to serve the subject."""
-    after: tuple[type[NatalogError], ...] = RETRYABLE
-    """After which errors."""
+    harmless: bool = True
+    """Applied twice it does no harm; otherwise it is sent again only when nothing was done."""
 
 
-ONCE = Repeat(attempt_s=float("inf"), unserved_s=0.0, after=REFUSED)
+ONCE = Repeat(attempt_s=float("inf"), unserved_s=0.5, harmless=False)
 """Something that must not happen twice."""
-READ = Repeat(attempt_s=float("inf"), unserved_s=0.0)
+READ = Repeat(attempt_s=float("inf"), unserved_s=0.5)
+"""A subject without subscribers may be one that a server of a cluster has not heard of yet."""
 WRITE = Repeat(attempt_s=4.0, unserved_s=12.0)
 """A transaction with an id: also waits for a standby transactor to take over, which takes a second
 or two after a kill, less than an attempt when one hangs, and longer while a cluster of NATS servers
@@ -85,7 +84,7 @@ class Session:
     ) -> Answer:
         """Send ``body``, return the answer, raise the error that the service describes.
 
-        A request that a full service refused is sent again until it is let in or the time is up.
+        A request that nobody took, or that a full service refused, is sent again for a while.
         ``repeat``: it may be applied twice without harm, so that it is sent again after other
         errors that pass, too (a lost connection, a change of the transactor).
         """
@@ -136,12 +135,14 @@ class Session:
         while True:
             try:
                 return await self._once(subject, payload, min(left, attempt), on_cancel)
-            except repeat.after as error:
+            except RETRYABLE as error:
+                if not (repeat.harmless or _undone(error)):
+                    raise
                 now = time.monotonic()
                 hint = error.data.get("retry_after_ms")
                 pause = max(backoff, hint / 1000 if isinstance(hint, (int, float)) else 0)
                 pause *= 1 + random.random() / 2  # not all of them again at the same time
-                if not (isinstance(error, Unavailable) and error.data.get("delivered") is False):
+                if not _undelivered(error):
                     served = now
                 elif now + pause - served >= repeat.unserved_s:
                     raise
@@ -152,6 +153,16 @@ class Session:
             await asyncio.sleep(pause)
             left = max(_BACKOFF_MIN_S, limit_s - (time.monotonic() - began))
             backoff = min(backoff * 2, _BACKOFF_MAX_S)
+
+
+def _undelivered(error: NatalogError) -> bool:
+    """Whether nobody was there to take the request."""
+    return isinstance(error, Unavailable) and error.data.get("delivered") is False
+
+
+def _undone(error: NatalogError) -> bool:
+    """Whether a request certainly had no effect."""
+    return isinstance(error, (Busy, Fenced)) or _undelivered(error)
 
 
 def decode(reply: Reply) -> Answer:
