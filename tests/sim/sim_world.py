@@ -189,6 +189,16 @@ class Member:
             lease = service.lease
             if lease is not None and lease.valid():
                 self.waiting[reply] = subject
+        holders = [member.name for member in self.world.members if member.may_write()]
+        if len(holders) > 1:
+            self.world.failures.append(f"{holders} hold the lease at the same time")
+
+    def may_write(self) -> bool:
+        """Whether this process would answer now as the one that takes transactions."""
+        process, service = self.process, self.service
+        if process.killed or process.paused or service is None or service.lease is None:
+            return False
+        return bool(process.context.copy().run(service.lease.valid))
 
     def _on_send(self, subject: str) -> None:
         self.waiting.pop(subject, None)
