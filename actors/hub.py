@@ -209,6 +209,7 @@ class Hub:
                 state, actor = former
                 if not actor.ended or _changed_hands(actor.failure):
                     await actor.stop()
+                    state.announce()  # a follower may have been stopped before it could
                     self._resting[key] = state
             await self._start(*key)
             opening.error = None

@@ -139,6 +139,9 @@ def server_config(
         f"logfile: {quoted(run / 'nats-server.log')}\n"
         "logfile_size_limit: 16MB\n"
         f"max_payload: {max_payload}\n"
+        "# a client that is stopped or cut off must not be given requests for minutes\n"
+        'ping_interval: "10s"\n'
+        "ping_max: 2\n"
         "jetstream {\n"
         f"  store_dir: {quoted(store)}\n"
         "  # acknowledge an append after it is on the disk, not up to two minutes before\n"

@@ -114,6 +114,7 @@ class Service:
         self.server = server
         self._subscriptions: list[Any] = []
         self._writing: list[Any] = []
+        self._opened = False
         self._answering: set[asyncio.Task[None]] = set()
         self._opening: dict[tuple[str, str], int] = {}
         self._counting: set[str] = set()
@@ -266,6 +267,7 @@ class Service:
                 self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
         if self.lease is not None and self.lease.held:
             await self._take_over()
+            self._opened = True
         await self.parts.start()
         # whichever process runs the read or sends its answer: all of them hear it
         for name, take in (("cancel", self._cancel), ("more", self._more)):
@@ -334,10 +336,14 @@ class Service:
         lease = self.lease
         assert lease is not None
         while True:
-            if lease.held and not self._writing:
-                await self._take_over()
-                await self.hub.take_over()
-            elif not lease.held:
+            if lease.held:
+                if not self._writing:
+                    await self._take_over()
+                if not self._opened:
+                    await self.hub.take_over()
+                    self._opened = True
+            else:
+                self._opened = False
                 await self._hand_over()
                 lease.wanted = True
             await lease.changed.wait()
@@ -355,13 +361,21 @@ class Service:
         Without a queue group: a process that was stopped and has lost the lease without knowing
         still gets what is meant for the one that has it, and must not get it instead.
         """
-        for name, subject, _ in self._endpoints():
-            if name in WRITES:
-                handler = self._handler(self._takers()[name], writes=True)
-                self._writing.append(await self.port.subscribe(subject, handler))
+        handlers = {
+            subject: self._handler(self._takers()[name], writes=True)
+            for name, subject, _ in self._endpoints()
+            if name in WRITES
+        }
         # who hands a transaction over asks nobody; a branch that sleeps hears of it so
-        subject = self.names.any_branch("tx")
-        self._writing.append(await self.port.subscribe(subject, self._on_ingest))
+        handlers[self.names.any_branch("tx")] = self._on_ingest
+        made: list[Any] = []
+        try:
+            for subject, handler in handlers.items():
+                made.append(await self.port.subscribe(subject, handler))
+        except NatalogError:
+            await self.port.drain(made)
+            raise
+        self._writing = made
 
     async def _hand_over(self) -> None:
         subscriptions, self._writing = self._writing, []
