@@ -17,8 +17,9 @@ from typing import Any
 
 import anyio
 from nats import errors as nats_errors
+from sim_connection import SimClient
 from sim_loop import Process, SimLoop, simulated
-from sim_nats import Rates, SimClient, SimServer
+from sim_nats import Rates, SimServer
 
 from natalog.actors.config import ServiceConfig
 from natalog.actors.log import BranchLog, PlacedBlock, Position
