@@ -218,9 +218,13 @@ def storage() -> Json:
     removal = [
         lines(
             "Purged",
-            "Facts removed by purges, per second.",
+            "Facts removed by purges, per second; among them those that a rule of retention no "
+            "longer keeps.",
             "ops",
-            [(f"sum by ({by}) ({rate('natalog_purge_datoms_total', B)})", each)],
+            [
+                (f"sum by ({by}) ({rate('natalog_purge_datoms_total', B)})", each),
+                (f"sum ({rate('natalog_retention_purged_total', P)})", "by retention"),
+            ],
             w=6,
         ),
         lines(
