@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test faults sim laws fuzz check format docs console bench bench-check wheel-check clean
+.PHONY: help setup demo test faults sim laws fuzz check format docs previews console bench bench-check wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
@@ -50,9 +50,16 @@ format: $(STAMP)  ## rewrite the sources in the house format
 
 docs: $(STAMP)  ## write the documents that are made from the code
 	$(BIN)/python tools/errors_doc.py
+	$(BIN)/python tools/dashboards
+	$(BIN)/python tools/metrics_doc.py
 
 console:  ## build the web console into src/natalog/console; needs node and npm
 	cd console && npm ci --silent && npm run --silent check && npm run --silent build
+
+previews: $(STAMP)  ## draw the dashboards from a measured load; needs prometheus, takes minutes
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[previews]'
+	$(BIN)/python tools/dashboards/previews.py
 
 bench: $(STAMP)  ## measure every workload; BENCH="--suite queries --peers" chooses
 	$(BIN)/python bench/run.py $(BENCH)

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from parts import Json, dashboard, lines, stat, table, thresholds
-from promql import COMMITTED, VARIABLES, B, D, P, quantile, quantiles, rate, rejected_ratio
+from promql import (
+    COMMITTED,
+    OUTCOMES,
+    VARIABLES,
+    B,
+    D,
+    P,
+    quantile,
+    quantiles,
+    rate,
+    rejected_ratio,
+)
 
 
 def overview() -> Json:
@@ -105,6 +116,7 @@ def overview() -> Json:
             "been committed before.",
             "ops",
             [(f"sum by (outcome) ({rate('natalog_transactions_total', B)})", "{{outcome}}")],
+            colors=OUTCOMES,
             stack=True,
         ),
         lines(

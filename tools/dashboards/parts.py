@@ -5,7 +5,7 @@ Panels are placed from left to right on a grid of 24 columns, row by row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -97,10 +97,14 @@ def lines(
     marks: Json | None = None,
     stack: bool = False,
     top: float | None = None,
+    colors: Mapping[str, str] | None = None,
     w: int = 12,
     h: int = 8,
 ) -> Json:
-    """Values over time; ``marks`` are drawn as lines, ``top`` ends the scale."""
+    """Values over time; ``marks`` are drawn as lines, ``top`` ends the scale.
+
+    ``colors``: of series, by their legends.
+    """
     panel = _panel("timeseries", title, description, unit, targets, (w, h))
     defaults = panel["fieldConfig"]["defaults"]
     defaults["min"] = 0
@@ -117,6 +121,13 @@ def lines(
     }
     if marks is not None:
         defaults["thresholds"] = marks
+    panel["fieldConfig"]["overrides"] = [
+        {
+            "matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+        }
+        for name, color in (colors or {}).items()
+    ]
     panel["options"] = {
         "legend": {"displayMode": "list", "placement": "bottom", "calcs": ["lastNotNull"]},
         "tooltip": {"mode": "multi", "sort": "desc"},

@@ -22,6 +22,14 @@ BRANCH = variable(
     'label_values(natalog_index_datoms{job=~"$job",database=~"$database"}, branch)',
 )
 VARIABLES = [JOB, INSTANCE, DATABASE, BRANCH]
+OUTCOMES = {
+    "committed": "green",
+    "repeated": "blue",
+    "rejected": "orange",
+    "busy": "purple",
+    "failed": "red",
+}
+"""The colors of what becomes of a transaction."""
 
 
 def rate(metric: str, which: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parts import Json, dashboard, heatmap, lines, stat, thresholds
-from promql import COMMITTED, VARIABLES, B, P, quantile, quantiles, rate, rejected_ratio
+from promql import COMMITTED, OUTCOMES, VARIABLES, B, P, quantile, quantiles, rate, rejected_ratio
 
 
 def transactor() -> Json:
@@ -75,6 +75,7 @@ def transactor() -> Json:
             "failed ones met an error of the service, busy ones found the mailbox full.",
             "ops",
             [(f"sum by (outcome) ({rate('natalog_transactions_total', B)})", "{{outcome}}")],
+            colors=OUTCOMES,
         ),
         lines(
             "Share refused by branch",
