@@ -29,7 +29,7 @@ from natalog.actors.console import Console
 from natalog.actors.erasure import ERASED, HANDED, Eraser
 from natalog.actors.functions import registered
 from natalog.actors.gc import GcActor
-from natalog.actors.heads import AT_ONCE_MAX, INTERVAL_S, Heads
+from natalog.actors.heads import Heads
 from natalog.actors.http import HttpServer, application
 from natalog.actors.hub import Hub
 from natalog.actors.intake import IN_THREAD_BYTES, Intake, check_tokens
@@ -52,6 +52,7 @@ from natalog.actors.services_api import ServicesApi
 from natalog.actors.snapshots import Snapshots
 from natalog.actors.snapshotter import Snapshotter
 from natalog.actors.transactor import Transactor, told
+from natalog.actors.turn import Turn
 from natalog.actors.views import Views
 from natalog.actors.workers import Workers
 from natalog.connection.access import shown_url
@@ -113,8 +114,7 @@ class Service:
         self.runtime = runtime
         self.server = server
         self._subscriptions: list[Any] = []
-        self._writing: list[Any] = []
-        self._opened = False
+        self.turn: Turn | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._opening: dict[tuple[str, str], int] = {}
         self._counting: set[str] = set()
@@ -257,6 +257,7 @@ class Service:
             self.runtime.spawn_task(self.snapshotter.run, "snapshots")
             await self.lease.start()
             self.runtime.spawn_task(self.lease.run, "lease")
+            self.turn = Turn(self.port, self.hub, self.lease, self._writing)
         if role != "gc":
             await self.hub.open_all()
             subject = self.names.subject(NOBODY, NOBODY, CHANGED)
@@ -265,9 +266,8 @@ class Service:
             if name not in WRITES:
                 handler = self._handler(self._takers()[name])
                 self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
-        if self.lease is not None and self.lease.held:
-            await self._take_over()
-            self._opened = True
+        if self.turn is not None:
+            await self.turn.begin()
         await self.parts.start()
         # whichever process runs the read or sends its answer: all of them hear it
         for name, take in (("cancel", self._cancel), ("more", self._more)):
@@ -287,7 +287,7 @@ class Service:
             self.runtime.spawn_task(self.sampler.probe, "event loop probe")
         # a subscription counts once the server has read it; the answer to a request proves that
         await self.port.api("INFO")
-        for subscription in (*self._subscriptions, *self._writing):
+        for subscription in self._standing():
             self.port.check_subscription(subscription)
         if self.config.query_workers and role in ("all", "query"):
             clock = self._clock
@@ -297,9 +297,9 @@ class Service:
             self.workers = Workers(self.config, str(url), pinned, restarted)
             self.runtime.spawn_task(self.workers.run, "query workers")
             await self.workers.ready()
-        if self.lease is not None:
-            self.runtime.spawn_task(self._follow_lease, "lease changes")
-            self.runtime.spawn_task(self._publish_heads, "heads")
+        if self.turn is not None:
+            self.runtime.spawn_task(self.turn.follow, "lease changes")
+            self.runtime.spawn_task(self.turn.publish_heads, "heads")
         self._ready = True
 
     async def stop(self) -> None:
@@ -313,14 +313,14 @@ class Service:
         if self._http is not None:
             await self._http.stop()
         await self.api.stop()
-        await self.port.drain([*self._writing, *self._subscriptions])
+        await self.port.drain(self._standing())
         with anyio.move_on_after(STOP_S):
             async with anyio.create_task_group() as tasks:
                 for actor in self.runtime.actors():
                     if isinstance(actor, (Transactor, AdminActor)):
                         tasks.start_soon(actor.idle)
-        if self.hub.writes:
-            await self.hub.publish_heads()
+        if self.turn is not None:
+            await self.turn.end()
         await self.query.stop()
         await self.runtime.stop()
         await self.parts.stop()
@@ -329,58 +329,20 @@ class Service:
         if self._answering:
             await asyncio.wait(self._answering, timeout=1)
 
-    # --- the lease ---------------------------------------------------------------------------
+    def _standing(self) -> list[Any]:
+        """All subscriptions for requests."""
+        return [*self._subscriptions, *(() if self.turn is None else self.turn.subscriptions)]
 
-    async def _follow_lease(self) -> None:
-        """Begin to take transactions, or leave them to another process, when the lease changes."""
-        lease = self.lease
-        assert lease is not None
-        while True:
-            if lease.held:
-                if not self._writing:
-                    await self._take_over()
-                if not self._opened:
-                    await self.hub.take_over()
-                    self._opened = True
-            else:
-                self._opened = False
-                await self._hand_over()
-                lease.wanted = True
-            await lease.changed.wait()
-            lease.changed.clear()
-
-    async def _publish_heads(self) -> None:
-        while True:
-            await anyio.sleep(INTERVAL_S)
-            if self.hub.writes:
-                await self.hub.publish_heads(limit=AT_ONCE_MAX)
-
-    async def _take_over(self) -> None:
-        """Take transactions and what else changes databases.
-
-        Without a queue group: a process that was stopped and has lost the lease without knowing
-        still gets what is meant for the one that has it, and must not get it instead.
-        """
-        handlers = {
+    def _writing(self) -> dict[str, Callable[[Message], None]]:
+        """What only the process serves that holds the lease, by subject."""
+        found = {
             subject: self._handler(self._takers()[name], writes=True)
             for name, subject, _ in self._endpoints()
             if name in WRITES
         }
         # who hands a transaction over asks nobody; a branch that sleeps hears of it so
-        handlers[self.names.any_branch("tx")] = self._on_ingest
-        made: list[Any] = []
-        try:
-            for subject, handler in handlers.items():
-                made.append(await self.port.subscribe(subject, handler))
-        except NatalogError:
-            await self.port.drain(made)
-            raise
-        self._writing = made
-
-    async def _hand_over(self) -> None:
-        subscriptions, self._writing = self._writing, []
-        await self.port.drain(subscriptions)
-        await self.hub.hand_over()
+        found[self.names.any_branch("tx")] = self._on_ingest
+        return found
 
     # --- requests ----------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ async def test_a_lost_lease_silences_a_process_about_what_came_later(tmp_path: P
         one.lease._keep = asyncio.Event().wait  # it is stopped, as far as the lease goes
         one.lease._renewed = leases._NEVER
         early = asyncio.create_task(conn.transact([{"n": 1}], id="early"))
-        await until(lambda: len(other._writing) > len(WRITES))
+        await until(lambda: len(other.turn.subscriptions) > len(WRITES))
         await other.port.api("INFO")
         answers: list[Any] = []
         inbox = one.port.inbox()
