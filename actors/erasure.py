@@ -185,8 +185,7 @@ class Eraser:
             receipt["ended"] = ms_instant(self._clock())
             await self.receipts.keep(database, receipt)
             return receipt
-        receipt = await self._finish(database, index, request.containing)
-        return receipt
+        return await self._finish(database, index, request.containing)
 
     async def _purge(self, database: str, job: _Job) -> Wanted | None:
         """Purge what is named, on every branch that is; what to look for in logs."""

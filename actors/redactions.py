@@ -86,10 +86,12 @@ class Redactions:
     # --- reading -----------------------------------------------------------------------------
 
     async def index(self, database: str, *, surely: bool = False) -> Index:
-        """What erasures have done up to now; one request.
+        """What erasures have done up to now; one request, two the first time.
 
-        ``surely``: it is known that there was one, or must be known that there was none.
+        ``surely``: it must be known whether there was one.  That nobody answers means that there is
+        no stream, but for a server that is starting: so the first time it is asked for.
         """
+        surely = surely or database not in self._seen or self._port.replicated
         stream, subject = self._names.redactions_stream(database), self._names.redactions(database)
         for attempt in range(START_ATTEMPTS):
             try:
@@ -97,7 +99,7 @@ class Redactions:
                 break
             except Unavailable:
                 # no stream; or one that does not answer yet, after a restart of the server
-                if not surely and not self._known(database):
+                if not surely and not self._known(database) and self._port.is_connected:
                     return self._noticed(Index(database))
                 if await self._port.stream_info(stream) is None:
                     return self._noticed(Index(database))

@@ -285,6 +285,7 @@ class Service:
             self.metrics_port = self._http.port
             self.runtime.spawn_task(self.sampler.run, "sampler")
             self.runtime.spawn_task(self.sampler.probe, "event loop probe")
+        self.port.on_reconnect.append(self._look_for_erasures)
         # a subscription counts once the server has read it; the answer to a request proves that
         await self.port.api("INFO")
         for subscription in self._standing():
@@ -506,6 +507,11 @@ class Service:
             self._spawn(self._count_branches(database))
         if event in ("deleted", "changed"):
             self._spawn(self._check(database, *branch[:1]))
+
+    def _look_for_erasures(self) -> None:
+        """What was announced while the connection was down is not heard of any more."""
+        for database in {state.database for state in self.hub.states()}:
+            self._spawn(self._let_go(ERASED, database))
 
     async def _let_go(self, event: str, database: str, branch: str = MAIN_BRANCH) -> None:
         """Keep nothing that was erased; read the ingest stream that took over from another."""

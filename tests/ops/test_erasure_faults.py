@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import natalog
+from natalog.actors.config import ServiceConfig
 from natalog.actors.erasure import FAILPOINTS
 from natalog.actors.failpoints import VARIABLE
 from natalog.actors.searching import files_with
+from natalog.actors.service import running
 from natalog.cli.check import check_branch
 
 pytestmark = pytest.mark.asyncio
@@ -72,8 +74,8 @@ async def test_an_erasure_survives_a_kill_at(
         await asyncio.gather(erasing, producer, return_exceptions=True)
     await asyncio.to_thread(serving.kill)
     monkeypatch.delenv(VARIABLE)
-    url = await asyncio.to_thread(serving.start)
-    async with natalog.connect(url) as client:
+    config = ServiceConfig(data=serving.data, listen="127.0.0.1:0")
+    async with running(config) as service, natalog.connect(service.url) as client:
         conn = client.database("people")
         async with asyncio.timeout(30):
             while point not in BEFORE and not await conn.erasures():
