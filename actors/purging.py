@@ -81,7 +81,10 @@ class Purger:
         """What a request names, with entities as the branches know them before the purge."""
         found: dict[str, Pattern] = {}
         for branch in branches:
-            db = await self.value(database, branch)
+            try:
+                db = await self.value(database, branch)
+            except BranchNotFound:
+                continue  # deleted meanwhile
             for pattern in patterns(db, request.tx_data, request.facts):
                 found.setdefault(repr(pattern), pattern)
         return list(found.values())

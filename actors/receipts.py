@@ -25,8 +25,8 @@ NOT_COVERED: Final = (
 )
 """What no erasure here reaches."""
 REPLICAS_NOT_COVERED: Final = (
-    "the Raft logs of replicated streams, until the servers compact them: at the latest when a "
-    "server's log exceeds 8 MB or at its next compaction, which is tried every two minutes"
+    "the Raft logs of replicated streams until the servers compact them, which they do every two "
+    "to three minutes"
 )
 
 _EPOCH: Final = datetime.min.replace(tzinfo=UTC)
