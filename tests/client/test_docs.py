@@ -49,6 +49,7 @@ def test_the_documents_have_examples() -> None:
         "transactions.md",
         "versioning.md",
         "erasure.md",
+        "from_datahike.md",
         "README.md",
     }
     assert expected <= {path.name for path in runnable()}
