@@ -79,9 +79,20 @@ async def show(repository: Path | None) -> None:
     A SIGTERM ends it as cleanly as Ctrl-C.
     """
     task = asyncio.current_task()
-    if task is not None:
-        with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    asked: list[bool] = []
+
+    def end() -> None:
+        asked.append(True)
+        if task is not None:
+            task.cancel()
+
+    def go_on() -> None:
+        # nats-py swallows a cancellation that meets it while it flushes
+        if asked:
+            raise asyncio.CancelledError
+
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     stage = Stage()
     began = time.monotonic()
     stage.say("Natalog: facts with time, on NATS.")
@@ -90,8 +101,11 @@ async def show(repository: Path | None) -> None:
             stage.say(f"A service of its own runs at {url}, durable, in {name}.")
             async with connect(url) as client:
                 await _people(stage, client)
+                go_on()
                 await _repository(stage, client, repository)
+                go_on()
                 await _feed(stage, client)
+                go_on()
                 _reach(stage, client.url)
     stage.heading("The end")
     stage.say(f"The service has stopped, its directory is gone. {time.monotonic() - began:.0f} s.")
