@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import doctest
 import importlib
@@ -53,3 +54,23 @@ def test_the_example_of_the_readme_runs(tmp_path: Path, capsys: pytest.CaptureFi
 
     asyncio.run(example())
     assert capsys.readouterr().out == "{('Alice', 30)}\n{('Alice', 25)}\n"
+
+
+def test_the_examples_of_the_guide_run(tmp_path: Path) -> None:
+    """One after the other, on a service of their own, with a connected `client`."""
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    found = list(re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    assert len(found) > 8
+
+    async def examples() -> None:
+        config = ServiceConfig(data=tmp_path / "data", listen="127.0.0.1:0")
+        async with running(config) as service, natalog.connect(service.url) as client:
+            names: dict[str, Any] = {"client": client, "natalog": natalog}
+            for block in found:
+                code = "\n" * text.count("\n", 0, block.start() + 1) + block.group(1)
+                awaiting = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+                done = eval(compile(code, "guide.md", "exec", flags=awaiting), names)
+                if done is not None:
+                    await done
+
+    asyncio.run(examples())
