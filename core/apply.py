@@ -16,13 +16,22 @@ import numpy as np
 from natalog.core.changes import Changes, Purge
 from natalog.core.database import Database
 from natalog.core.index.attribute import AttributeIndex
-from natalog.core.index.encoding import Kind, decode, encode, encode_many, find, kind_of
+from natalog.core.index.encoding import (
+    Kind,
+    decode,
+    encode,
+    encode_list,
+    encode_many,
+    find,
+    kind_of,
+)
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.tree import OPEN, Fence, Row, RowTree
 from natalog.core.schema import PROPERTIES, TX_INSTANT, Schema
 from natalog.core.values import Datom, Keyword
 
-_BULK: Final = 16  # assertions of one attribute from which columns beat single rows
+_BULK: Final = 64
+"""Assertions of one attribute from which columns beat single rows."""
 
 
 def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None) -> Database:
@@ -41,7 +50,10 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
     for purge in changes.purges:  # first, so that a transaction may assert again what it purged
         entities = _purge(indexes, entities, purge, db)
     if groups:
-        entities = _add(indexes, entities, groups, changes.tx, schema, db)
+        adding = _Adding(db, indexes, entities, schema, changes.tx)
+        for attr, group in groups.items():
+            adding.add(attr, group)
+        entities = adding.directory()
     instant = changes.instant_ms
     latest = db.latest_ms
     monotonic = db.monotonic
@@ -80,106 +92,147 @@ def _shape(schema: Schema, attr: Keyword) -> tuple[Kind, bool, bool]:
     return kind_of(declared.value_type), declared.has_avet, declared.no_history
 
 
-def _add(
-    indexes: dict[Keyword, AttributeIndex],
-    entities: RowTree,
-    groups: dict[Keyword, list[Datom]],
-    tx: int,
-    schema: Schema,
-    db: Database,
-) -> RowTree:
-    keep_history = db.config.keep_history
-    pool = db.pool
-    fresh: list[Row] = []
-    blocks: list[Ints] = []
-    stale: list[tuple[Keyword, int]] = []
-    for attr, group in groups.items():
-        index = indexes.get(attr)
-        if index is None or len(group) >= _BULK:
-            kind, indexed, forgets = _shape(schema, attr)
-            index = index or AttributeIndex.empty(kind, indexed)
-        else:
-            declared = schema.get(attr)
-            forgets = declared is not None and declared.no_history
-        code = pool.code(attr)
-        if len(group) >= _BULK:
-            holders, _, values, _, flags = zip(*group, strict=True)
-            if all(flags):
-                indexes[attr], newcomers = _extended(index, holders, values, tx, pool)
-                blocks.append(np.stack((newcomers, np.full(len(newcomers), code))))
-                continue
-        kind, aevt, avet = index
-        drop = forgets or not keep_history
+class _Adding:
+    """The facts of one transaction on their way into the indexes, attribute by attribute."""
+
+    __slots__ = (
+        *("_blocks", "_entities", "_fresh", "_indexes", "_keep_history", "_known", "_pool"),
+        *("_schema", "_stale", "_tx"),
+    )
+
+    def __init__(
+        self,
+        db: Database,
+        indexes: dict[Keyword, AttributeIndex],
+        entities: RowTree,
+        schema: Schema,
+        tx: int,
+    ) -> None:
+        self._indexes = indexes
+        self._entities = entities
+        self._schema = schema
+        self._pool = db.pool
+        self._keep_history = db.config.keep_history
+        self._tx = tx
+        self._fresh: list[Row] = []
+        """Entities with an attribute that they never had."""
+        self._blocks: list[Ints] = []
+        """The same as columns."""
+        self._stale: list[tuple[Keyword, int]] = []
+        """Where a fact vanished, perhaps the last one."""
+        self._known: dict[int, bool] = {}
+        """Whether an entity has, or had, any fact."""
+
+    def add(self, attr: Keyword, group: list[Datom]) -> None:
+        """Apply all that the transaction says about an attribute."""
+        index = self._indexes.get(attr)
+        declared = self._schema.get(attr)
+        if index is None:
+            kind, indexed, _ = _shape(self._schema, attr)
+            index = AttributeIndex.empty(kind, indexed)
+        drop = not self._keep_history or (declared is not None and declared.no_history)
         if len(group) == 1:  # as most transactions have
-            e, _, value, _, added = group[0]
-            entry = encode(value, kind, pool)
-            if added:
-                if not aevt.has_first(e):
-                    fresh.append((e, code))
-                if avet is not None:
-                    avet = avet.with_row((entry, e, tx, OPEN))
-                indexes[attr] = AttributeIndex(kind, aevt.with_row((e, entry, tx, OPEN)), avet)
-            elif aevt.is_open(e, entry):
-                if avet is not None:
-                    avet = avet.with_end(entry, e, tx, drop=drop)
-                aevt = aevt.with_end(e, entry, tx, drop=drop)
-                indexes[attr] = AttributeIndex(kind, aevt, avet)
-                if drop:
-                    stale.append((attr, e))
-            continue
-        inserts, closes = _fold(group, kind, pool, tx, drop=drop)
-        if closes:
-            closes = [key for key in closes if aevt.is_open(*key)]
-        if len(inserts) == 1:
-            e = inserts[0][0]
+            self._one(attr, index, group[0], drop=drop)
+            return
+        entities, _, values, _, flags = zip(*group, strict=True)
+        if not all(flags):
+            self._several(attr, index, group, drop=drop)
+        elif len(group) < _BULK:
+            self._assertions(attr, index, entities, values)
+        else:
+            self._columns(attr, index, entities, values)
+
+    def directory(self) -> RowTree:
+        """The directory of entities after all that was added."""
+        entities, fresh = self._entities, self._fresh
+        if len(fresh) == 1:
+            entities = entities.with_row(fresh[0])
+        elif fresh:
+            entities = entities.apply(fresh)
+        if self._blocks:
+            entities = entities.apply(np.concatenate(self._blocks, axis=1))
+        for attr, e in self._stale:
+            entities = _forget(self._indexes, entities, attr, e, self._pool)
+        return entities
+
+    def _one(self, attr: Keyword, index: AttributeIndex, datom: Datom, *, drop: bool) -> None:
+        kind, aevt, avet = index
+        e, _, value, _, added = datom
+        tx = self._tx
+        entry = encode(value, kind, self._pool)
+        if added:
             if not aevt.has_first(e):
-                fresh.append((e, code))
-        elif inserts:
-            for e in dict.fromkeys([row[0] for row in inserts]):
-                if not aevt.has_first(e):
-                    fresh.append((e, code))
+                self._fresh.append((e, self._pool.code(attr)))
+            aevt = aevt.with_row((e, entry, tx, OPEN))
+            avet = None if avet is None else avet.with_row((entry, e, tx, OPEN))
+        elif aevt.is_open(e, entry):
+            aevt = aevt.with_end(e, entry, tx, drop=drop)
+            avet = None if avet is None else avet.with_end(entry, e, tx, drop=drop)
+            if drop:
+                self._stale.append((attr, e))
+        self._indexes[attr] = AttributeIndex(kind, aevt, avet)
+
+    def _assertions(
+        self, attr: Keyword, index: AttributeIndex, entities: Sequence[int], values: Sequence[Any]
+    ) -> None:
+        kind, aevt, avet = index
+        tx = self._tx
+        self._note_fresh(attr, aevt, entities)
+        entries = encode_list(values, kind, self._pool)
         if avet is not None:
-            avet = avet.apply(
-                [(v, e, since, end) for e, v, since, end in inserts],
-                [(v, e) for e, v in closes],
-                tx,
-                drop=drop,
-                sure=True,
+            avet = avet.with_rows(
+                [(v, e, tx, OPEN) for e, v in zip(entities, entries, strict=True)]
             )
+        aevt = aevt.with_rows([(e, v, tx, OPEN) for e, v in zip(entities, entries, strict=True)])
+        self._indexes[attr] = AttributeIndex(kind, aevt, avet)
+
+    def _several(
+        self, attr: Keyword, index: AttributeIndex, group: list[Datom], *, drop: bool
+    ) -> None:
+        kind, aevt, avet = index
+        tx = self._tx
+        inserts, closes = _fold(group, kind, self._pool, tx, drop=drop)
+        closes = [key for key in closes if aevt.is_open(*key)]
+        self._note_fresh(attr, aevt, [row[0] for row in inserts])
+        if avet is not None:
+            flipped = [(v, e, since, end) for e, v, since, end in inserts]
+            avet = avet.apply(flipped, [(v, e) for e, v in closes], tx, drop=drop, sure=True)
         aevt = aevt.apply(inserts, closes, tx, drop=drop, sure=True)
-        indexes[attr] = AttributeIndex(kind, aevt, avet)
+        self._indexes[attr] = AttributeIndex(kind, aevt, avet)
         if drop:
-            stale.extend((attr, e) for e, _ in closes)
-    if len(fresh) == 1:
-        entities = entities.with_row(fresh[0])
-    elif fresh:
-        entities = entities.apply(fresh)
-    if blocks:
-        entities = entities.apply(np.concatenate(blocks, axis=1))
-    for attr, e in stale:
-        entities = _forget(indexes, entities, attr, e, pool)
-    return entities
+            self._stale.extend((attr, e) for e, _ in closes)
 
+    def _columns(
+        self, attr: Keyword, index: AttributeIndex, entities: Sequence[int], values: Sequence[Any]
+    ) -> None:
+        kind, aevt, avet = index
+        block = np.empty((4, len(entities)), dtype=np.int64)
+        block[0] = entities
+        block[1] = encode_many(values, kind, self._pool)
+        block[2] = self._tx
+        block[3] = OPEN
+        if avet is not None:
+            avet = avet.apply(block[[1, 0, 2, 3]])
+        newcomers = block[0]
+        if not (newcomers[1:] > newcomers[:-1]).all():
+            newcomers = np.unique(newcomers)
+        last = aevt.last_first()
+        if last is not None and newcomers[0] <= last:
+            known = [aevt.has_first(e) for e in newcomers.tolist()]
+            newcomers = newcomers[~np.array(known, dtype=np.bool_)]
+        code = self._pool.code(attr)
+        self._blocks.append(np.stack((newcomers, np.full(len(newcomers), code))))
+        self._indexes[attr] = AttributeIndex(kind, aevt.apply(block), avet)
 
-def _extended(
-    index: AttributeIndex, entities: Sequence[int], values: Sequence[Any], tx: int, pool: ValuePool
-) -> tuple[AttributeIndex, Ints]:
-    """An index with many new facts, and the entities that had none in it before."""
-    block = np.empty((4, len(entities)), dtype=np.int64)
-    block[0] = entities
-    block[1] = encode_many(values, index.kind, pool)
-    block[2] = tx
-    block[3] = OPEN
-    avet = None if index.avet is None else index.avet.apply(block[[1, 0, 2, 3]])
-    newcomers = block[0]
-    if not (newcomers[1:] > newcomers[:-1]).all():
-        newcomers = np.unique(newcomers)
-    aevt = index.aevt
-    last = aevt.last_first()
-    if last is not None and newcomers[0] <= last:
-        known = [aevt.has_first(e) for e in newcomers.tolist()]
-        newcomers = newcomers[~np.array(known, dtype=np.bool_)]
-    return AttributeIndex(index.kind, aevt.apply(block), avet), newcomers
+    def _note_fresh(self, attr: Keyword, aevt: RowTree, entities: Sequence[int]) -> None:
+        code = self._pool.code(attr)
+        known = self._known
+        for e in dict.fromkeys(entities):
+            seen = known.get(e)
+            if seen is None:
+                seen = known[e] = self._entities.has_first(e)
+            if not seen or not aevt.has_first(e):
+                self._fresh.append((e, code))
 
 
 def _fold(

@@ -34,7 +34,7 @@ from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_fac
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.shown import shown
-from natalog.core.values import Datom, Keyword, as_keyword, instant_ms, kw, sort_key
+from natalog.core.values import Keyword, as_keyword, instant_ms, kw, sort_key
 
 _NONE: Final[Ints] = np.empty(0, dtype=np.int64)
 _NO_INSTANTS: Final = Instants(_NONE, _NONE)
@@ -443,29 +443,10 @@ class Database:
 
     # --- raw index access --------------------------------------------------------------------
 
-    def datoms(
-        self, index: str, components: Sequence[Any] = (), limit: int | None = None
-    ) -> list[Datom]:
-        """The datoms of ``"eavt"``, ``"aevt"`` or ``"avet"`` that begin with ``components``."""
-        return access.datoms(self, index, components, limit)
-
-    def seek_datoms(
-        self, index: str, components: Sequence[Any] = (), limit: int | None = None
-    ) -> list[Datom]:
-        """The datoms from the position of ``components`` to the end of the index."""
-        return access.seek_datoms(self, index, components, limit)
-
-    def rseek_datoms(
-        self, index: str, components: Sequence[Any] = (), limit: int | None = None
-    ) -> list[Datom]:
-        """The datoms from the position of ``components`` to the start of the index, descending."""
-        return access.rseek_datoms(self, index, components, limit)
-
-    def index_range(
-        self, attr: Keyword, start: Any = None, end: Any = None, limit: int | None = None
-    ) -> list[Datom]:
-        """The datoms of an indexed attribute with values from ``start`` to ``end``, inclusive."""
-        return access.index_range(self, attr, start, end, limit)
+    datoms = access.datoms
+    seek_datoms = access.seek_datoms
+    rseek_datoms = access.rseek_datoms
+    index_range = access.index_range
 
     def kind(self, attr: Keyword) -> Any:
         """The encoding of an attribute's values."""

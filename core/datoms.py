@@ -15,6 +15,7 @@ import numpy as np
 
 from natalog.core.errors import EntityIdSyntax, IndexError_, TransactSchema
 from natalog.core.index.encoding import decode, decode_one, find, order_of
+from natalog.core.index.leaves import Fence
 from natalog.core.index.window import CURRENT, Facts, select
 from natalog.core.limits import LONG_MAX
 from natalog.core.shown import shown
@@ -30,20 +31,50 @@ _new: Final = tuple.__new__
 def datoms(
     db: Database, index: str, components: Sequence[Any] = (), limit: int | None = None
 ) -> list[Datom]:
-    """See `Database.datoms`."""
+    """The datoms of ``"eavt"``, ``"aevt"`` or ``"avet"`` that begin with ``components``."""
     shape = type(components)
-    if limit is None and db.window is CURRENT and (shape is tuple or shape is list):
-        found = _point(db, index, components) if len(components) == 2 else None
-        if found is not None:
-            return found
+    if (shape is tuple or shape is list) and len(components) == 2 and limit is None:
+        # one fact of an entity, or of a unique value: most reads of an index, a microsecond each
+        first, second = components
+        if index == "eavt" and type(first) is int and db.window is CURRENT:
+            table = db.indexes.get(second) if type(second) is Keyword else None
+            if table is not None and db.schema.get(second) is not None:
+                found = table.aevt.open_of(first)
+                if len(found) == 1:
+                    entry, tx = found[0]
+                    kind = table.kind
+                    value = entry if kind == "long" else decode_one(entry, kind, db.pool)
+                    return [_new(Datom, (first, second, value, tx, True))]
+                if not found:
+                    return []
+        elif index == "avet" and type(first) is Keyword and db.window is CURRENT:
+            entity = _only_holder(db, first, second)
+            if entity is not None:
+                e, tx = entity
+                return [_new(Datom, (e, first, second, tx, True))]
     name, parts = _prepare(db, index, components)
     return _limited(_matching(db, name, parts), limit)
+
+
+def _only_holder(db: Database, attr: Keyword, value: Any) -> Fence | None:
+    """The entity that alone has a value of a class that is stored as it is, and since when."""
+    table, declared = db.indexes.get(attr), db.schema.get(attr)
+    if table is None or table.avet is None or declared is None:
+        return None
+    if type(value) is int and table.kind == "long":
+        entry = value
+    elif type(value) is str and declared.value_type == "string":
+        entry = db.pool.find(value)
+    else:
+        return None
+    found = table.avet.open_of(entry)
+    return found[0] if len(found) == 1 else None
 
 
 def seek_datoms(
     db: Database, index: str, components: Sequence[Any] = (), limit: int | None = None
 ) -> list[Datom]:
-    """See `Database.seek_datoms`."""
+    """The datoms from the position of ``components`` to the end of the index."""
     name, parts = _prepare(db, index, components)
     low = _position_key(name, parts)
     run = _run(db, name, parts)
@@ -53,7 +84,7 @@ def seek_datoms(
 def rseek_datoms(
     db: Database, index: str, components: Sequence[Any] = (), limit: int | None = None
 ) -> list[Datom]:
-    """See `Database.rseek_datoms`."""
+    """The datoms from the position of ``components`` to the start of the index, descending."""
     name, parts = _prepare(db, index, components)
     high = _position_key(name, parts)
     found = [d for d in _run(db, name, ()) if _key(name, d)[: len(high)] <= high]
@@ -64,7 +95,7 @@ def rseek_datoms(
 def index_range(
     db: Database, attr: Any, start: Any = None, end: Any = None, limit: int | None = None
 ) -> list[Datom]:
-    """See `Database.index_range`."""
+    """The datoms of an indexed attribute with values from ``start`` to ``end``, inclusive."""
     keyword = _attribute(db, attr)
     declared = db.schema.get(keyword)
     if declared is None or not declared.has_avet:
@@ -81,43 +112,6 @@ def index_range(
         if (low is None or sort_key(d.v) >= low) and (high is None or sort_key(d.v) <= high)
     )
     return _limited(inside, limit)
-
-
-def _point(db: Database, index: str, components: Sequence[Any]) -> list[Datom] | None:
-    """The facts of an entity and attribute, or of an attribute and value; None where it takes more.
-
-    Most reads of an index are of this kind, and a microsecond each.
-    """
-    first, second = components
-    if index == "eavt":
-        if type(first) is not int or type(second) is not Keyword:
-            return None
-        table = db.indexes.get(second)
-        if table is None or db.schema.get(second) is None:
-            return None
-        found = table.aevt.open_of(first)
-        if len(found) != 1:
-            return None if found else []
-        entry, tx = found[0]
-        kind = table.kind
-        value = entry if kind == "long" else decode_one(entry, kind, db.pool)
-        return [_new(Datom, (first, second, value, tx, True))]
-    if index == "avet" and type(first) is Keyword:
-        table, declared = db.indexes.get(first), db.schema.get(first)
-        if table is None or table.avet is None or declared is None:
-            return None
-        if type(second) is int and table.kind == "long":
-            entry = second
-        elif type(second) is str and declared.value_type == "string":
-            entry = db.pool.find(second)
-        else:
-            return None
-        found = table.avet.open_of(entry)
-        if len(found) != 1:
-            return None if found else []
-        e, tx = found[0]
-        return [_new(Datom, (e, first, second, tx, True))]
-    return None
 
 
 def _limited(found: Iterable[Datom], limit: int | None) -> list[Datom]:

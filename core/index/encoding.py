@@ -93,6 +93,15 @@ def encode_many(values: Sequence[Any], kind: Kind, pool: ValuePool) -> Ints:
     return np.array(values, dtype=np.int64)
 
 
+def encode_list(values: Sequence[Any], kind: Kind, pool: ValuePool) -> list[int]:
+    """`encode_many` as plain integers, for some values."""
+    if kind == "code":
+        return pool.code_list(values)
+    if kind == "double":
+        return list(map(double_bits, values))
+    return list(map(instant_ms if kind == "instant" else int, values))
+
+
 def find(value: Any, kind: Kind, pool: ValuePool) -> int | None:
     """The column entry of a value, or None when no fact of this kind can have it."""
     if kind == "code":

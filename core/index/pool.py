@@ -54,7 +54,7 @@ class ValuePool:
 
     def code(self, value: Any) -> int:
         """The code of ``value``, new if the pool has not seen it."""
-        key = value_key(value)
+        key = value if type(value) in PLAIN_CLASSES else value_key(value)
         found = self._codes.get(key)
         if found is not None:
             return found
@@ -113,20 +113,25 @@ class ValuePool:
 
     def codes(self, values: Iterable[Any]) -> Ints:
         """The codes of several values, new ones for those the pool has not seen."""
+        return np.array(self.code_list(values), dtype=np.int64)
+
+    def code_list(self, values: Iterable[Any]) -> list[int]:
+        """`codes` as plain integers."""
         values = values if isinstance(values, (list, tuple)) else list(values)
+        code = self.code
         if not PLAIN_CLASSES.issuperset(map(type, values)):  # some are not their own key
-            return np.array([self.code(value) for value in values], dtype=np.int64)
-        found: list[int | None] = list(map(self._codes.get, values))
-        if None in found:
-            code = self.code
-            for spot, one in enumerate(found):
-                if one is None:
-                    found[spot] = code(values[spot])
-        return np.array(found, dtype=np.int64)
+            return [code(value) for value in values]
+        found = list(map(self._codes.get, values))
+        if None not in found:
+            return found  # type: ignore[return-value]
+        return [
+            code(value) if one is None else one for one, value in zip(found, values, strict=True)
+        ]
 
     def find(self, value: Any) -> int:
         """The code of ``value``, or -1 when no fact ever had it."""
-        return self._codes.get(value_key(value), -1)
+        key = value if type(value) in PLAIN_CLASSES else value_key(value)
+        return self._codes.get(key, -1)
 
     def value(self, code: int) -> Any:
         """The value of a code."""
@@ -189,8 +194,8 @@ class ScratchPool(ValuePool):
                 return found
         return self.FIRST + super().code(value)
 
-    def codes(self, values: Iterable[Any]) -> Ints:
-        return np.fromiter(map(self.code, values), dtype=np.int64)
+    def code_list(self, values: Iterable[Any]) -> list[int]:
+        return list(map(self.code, values))
 
     def find(self, value: Any) -> int:
         found = super().find(value)

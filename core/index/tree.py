@@ -45,7 +45,7 @@ Base = tuple[list[Leaf], list[Fence], Block | None, Tail | None, int]
 these count."""
 
 _NOTED_AT_ONCE: Final = 64  # more rows than this are inserted as a block
-_NOTED_MAX: Final = 256  # changes in all that are noted before they are settled
+_NOTED_MAX: Final = 512  # changes in all that are noted before they are settled
 _BLOCK_LEAVES_MIN: Final = 8  # a smaller table takes rows into its leaves at once
 _BLOCK_ROWS: Final = 64  # for each leaf, that many rows wait before they all go into leaves
 _WHOLE_SHARE: Final = 8  # a key with a leaf in so many is read from the whole table
@@ -470,6 +470,19 @@ class RowTree:
     def with_row(self, row: Row) -> RowTree:
         """A new table with one more row, an open one."""
         return self._noting(row, self.count + 1, self.open + 1)
+
+    def with_rows(self, rows: Sequence[Row]) -> RowTree:
+        """`with_row` for some rows of different keys."""
+        leaves, fences, block, tail, noted = self._base
+        tail = (Tail() if tail is None else tail).extended(noted, rows)
+        more = len(rows)
+        made = RowTree(
+            *(self.width, leaves, fences, self.count + more, self.open + more),
+            *(block, tail, noted + more),
+        )
+        if noted + more > _NOTED_MAX:
+            made._settled()
+        return made
 
     def with_end(self, k1: int, k2: int, at: int, *, drop: bool) -> RowTree:
         """A new table where the row of a key that is open ends at ``at``, or is gone."""

@@ -110,7 +110,10 @@ def variance(values: list[Any]) -> float:
     mean = _mean(values, "variance")
     if not math.isfinite(mean):
         return math.nan
-    return math.fsum((to_float(value) - mean) ** 2 for value in values) / len(values)
+    try:
+        return math.fsum((to_float(value) - mean) ** 2 for value in values) / len(values)
+    except OverflowError:
+        return math.inf
 
 
 def deviation(values: list[Any]) -> float:

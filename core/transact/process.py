@@ -24,7 +24,7 @@ from natalog.core.transact.schema_check import check_declarations
 from natalog.core.transact.state import Work
 from natalog.core.transact.tempids import Bindings, StartAgain, foresee
 from natalog.core.transact.tuples import check_expected, flush
-from natalog.core.values import Keyword, ms_instant, sort_key
+from natalog.core.values import Keyword, instant_ms, ms_instant, sort_key
 
 if TYPE_CHECKING:
     from natalog.core.database import Database
@@ -149,8 +149,9 @@ def _attempt(
     if work.keep_history:
         _describe(work, tx_meta, now_ms)
     transact_all(work, operations)
-    flush(work)
-    dangling = work.used_as_value.keys() - work.used_as_entity
+    if work.pending:
+        flush(work)
+    dangling = work.used_as_value and work.used_as_value.keys() - work.used_as_entity
     if dangling:
         names = sorted(dangling, key=sort_key)
         raise TransactSyntax(
@@ -178,11 +179,12 @@ def _describe(work: Work, tx_meta: Mapping[Any, Any] | None, now_ms: int) -> Non
     """Begin the transaction entity: its instant first, then what the caller says about it."""
     previous = work.db.instant_ms
     at = now_ms if previous is None else max(now_ms, previous + 1)
-    work.set_instant(ms_instant(at))
+    work.set_instant(ms_instant(at), at)
     for raw, value in (tx_meta or {}).items():
         entry = SYSTEM_ENTRIES.get(raw) if raw.__hash__ is not None else None
         if entry is not None and entry.plan.ident is TX_INSTANT:
-            work.set_instant(stored_value(entry.plan, value, entry.text, work.caps))
+            instant = stored_value(entry.plan, value, entry.text, work.caps)
+            work.set_instant(instant, instant_ms(instant))
             continue
         entry = work.entry(raw, tx_meta)
         if entry.plan.schema:

@@ -22,7 +22,7 @@ from natalog.core.shown import brief, shown
 from natalog.core.transact.coerce import stored_value
 from natalog.core.transact.tempids import entity_of
 from natalog.core.transact.tuples import flush
-from natalog.core.values import Keyword, kw
+from natalog.core.values import Keyword, is_long, kw
 
 if TYPE_CHECKING:
     from natalog.core.transact.plans import Plan
@@ -136,10 +136,12 @@ def lookup(work: Work, ref: Any, *, text: bool = False) -> int | None:
         return None if value is None else work.holder(plan.ident, value)
     if plan.composite:
         flush(work)
-    try:
-        value = stored_value(plan, value, text or entry.text, work.caps)
-    except TransactError:
-        return None
+    exact = type(value) is plan.exact and (plan.value_type != "long" or is_long(value))
+    if not exact:
+        try:
+            value = stored_value(plan, value, text or entry.text, work.caps)
+        except TransactError:
+            return None
     return work.holder(plan.ident, value)
 
 

@@ -1,4 +1,4 @@
-"""Maps that many entities are written with: the same attributes, one plain value each.
+"""Maps that many entities are written with: the same attributes, one plain value each, or a list.
 
 What the keys of a map mean is found once for a schema.  A map of such a shape whose values have
 the expected classes is a new entity when nobody has its identity: its facts are written down
@@ -9,12 +9,13 @@ Measured: a new entity of five attributes 1.6 microseconds, 3.0 without.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from natalog.core.limits import LONG_MAX, LONG_MIN
-from natalog.core.values import Datom, Keyword
+from natalog.core.values import Datom, Keyword, is_long
 
 if TYPE_CHECKING:
     from natalog.core.transact.plans import Plan
@@ -28,7 +29,8 @@ _datom: Final = partial(tuple.__new__, Datom)
 class Shape(NamedTuple):
     """``classes`` of the values of ``attributes``; ``ranged``: which of them must fit 64 bits.
 
-    ``identity``: which of them identifies entities, -1 for none.
+    ``identity``: which of them identifies entities, -1 for none.  ``lists``: which of them have
+    several values, given as a list.
     """
 
     plans: tuple[Plan, ...]
@@ -36,6 +38,7 @@ class Shape(NamedTuple):
     classes: tuple[type, ...]
     ranged: tuple[int, ...]
     identity: int
+    lists: tuple[int, ...]
 
 
 def assert_shape(work: Work, operation: dict[Any, Any]) -> int | None:
@@ -55,6 +58,9 @@ def assert_shape(work: Work, operation: dict[Any, Any]) -> int | None:
     for spot in shape.ranged:
         if not LONG_MIN <= values[spot] <= LONG_MAX:
             return None
+    for spot in shape.lists:
+        if not _plain_members(shape.plans[spot], values[spot]):
+            return None
     identity = shape.identity
     if identity >= 0:
         attr, value = shape.attributes[identity], values[identity]
@@ -62,20 +68,46 @@ def assert_shape(work: Work, operation: dict[Any, Any]) -> int | None:
             return None
         holder = work.holder(attr, value)
         if holder is not None:
-            for plan, value in zip(shape.plans, values, strict=True):
-                work.put(holder, plan, value)
+            _put(work, holder, shape, values)
             return holder
     work.max_eid = e = work.max_eid + 1
     work.fresh.add(e)
     datoms = work.datoms
     start = len(datoms)
-    datoms.extend(
-        map(_datom, zip(repeat(e), shape.attributes, values, repeat(work.tx), repeat(True)))
-    )
-    work.spans[e] = (start, start + len(values))
+    attributes: Iterable[Keyword] = shape.attributes
+    said: Iterable[Any] = values
+    if shape.lists:
+        pairs = _flat(shape, values)
+        attributes, said = (attr for attr, _ in pairs), (value for _, value in pairs)
+    datoms.extend(map(_datom, zip(repeat(e), attributes, said, repeat(work.tx), repeat(True))))
+    work.spans[e] = (start, len(datoms))
     if identity >= 0:
         work.uniques[attr, value] = e
     return e
+
+
+def _plain_members(plan: Plan, members: list[Any]) -> bool:
+    """Whether a list has values of the exact class only, each once."""
+    if not members or set(map(type, members)) != {plan.exact} or len(set(members)) < len(members):
+        return False
+    return plan.value_type != "long" or all(map(is_long, members))
+
+
+def _flat(shape: Shape, values: Sequence[Any]) -> list[tuple[Keyword, Any]]:
+    pairs: list[tuple[Keyword, Any]] = []
+    for spot, (attr, value) in enumerate(zip(shape.attributes, values, strict=True)):
+        if spot in shape.lists:
+            pairs += [(attr, member) for member in value]
+        else:
+            pairs.append((attr, value))
+    return pairs
+
+
+def _put(work: Work, e: int, shape: Shape, values: Sequence[Any]) -> None:
+    """Assert the values of an entity that is there already."""
+    for spot, (plan, value) in enumerate(zip(shape.plans, values, strict=True)):
+        for member in value if spot in shape.lists else (value,):
+            work.put(e, plan, member)
 
 
 def _learn(work: Work, keys: tuple[Any, ...]) -> bool:
@@ -93,18 +125,25 @@ def _shape(keys: tuple[Any, ...], entries: list[Any]) -> Shape | None:
     if not keys or not all(type(key) is Keyword for key in keys):
         return None
     identity = -1
+    lists: list[int] = []
     for spot, entry in enumerate(entries):
         plan = entry.plan
         if entry.fast is not None:
             continue
-        plain = plan.plain and not (plan.many or plan.schema or plan.parts or plan.composite)
-        if entry.reverse or not plan.identity or not plain or identity >= 0:
+        if entry.reverse or not plan.plain or plan.schema or plan.parts or plan.composite:
             return None
-        identity = spot
+        if plan.many and not plan.unique:
+            lists.append(spot)
+        elif plan.identity and not plan.many and identity < 0:
+            identity = spot
+        else:
+            return None
+    classes = [list if spot in lists else entry.plan.exact for spot, entry in enumerate(entries)]
     return Shape(
         tuple(entry.plan for entry in entries),
         tuple(entry.plan.ident for entry in entries),
-        tuple(entry.plan.exact for entry in entries),
-        tuple(spot for spot, entry in enumerate(entries) if entry.ranged),
+        tuple(classes),
+        tuple(n for n, entry in enumerate(entries) if entry.ranged and n not in lists),
         identity,
+        tuple(lists),
     )

@@ -47,9 +47,9 @@ class Work:
     """One transaction in progress."""
 
     __slots__ = (
+        "_caps",
         "base",
         "bindings",
-        "caps",
         "cells",
         "conflicts",
         "conflicts_max",
@@ -104,7 +104,7 @@ class Work:
         self.schema = db.schema
         self.keep_history = db.config.keep_history
         self.write = db.config.schema_flexibility == "write"
-        self.caps = Caps(db.config)
+        self._caps: Caps | None = None
         if not self.schema.plans:
             self.schema.plans.update(SYSTEM_ENTRIES)
         self.plans: dict[Any, Entry] = self.schema.plans
@@ -139,6 +139,14 @@ class Work:
         # refused changes of declarations, where they are collected instead of raised
         self.conflicts: list[TransactSchema] | None = None
         self.conflicts_max = CONFLICTS_MAX
+
+    @property
+    def caps(self) -> Caps:
+        """Bounds on the length of values."""
+        found = self._caps
+        if found is None:
+            found = self._caps = Caps(self.db.config)
+        return found
 
     # --- attributes --------------------------------------------------------------------------
 
@@ -223,7 +231,8 @@ class Work:
         if entity is None:
             entity = self.cells[e] = {}
             for _, attr, value, _, _ in self.datoms[slice(*self.spans.pop(e, (0, 0)))]:
-                entity[attr] = {value if type(value) in PLAIN else value_key(value): value}
+                key = value if type(value) in PLAIN else value_key(value)
+                entity.setdefault(attr, {})[key] = value
         return entity
 
     def all_cells(self) -> dict[int, dict[Keyword, Cell]]:
@@ -293,7 +302,7 @@ class Work:
             return
         if attr is TX_INSTANT:
             self.guard_instant(e)
-            self.set_instant(value)
+            self.set_instant(value, instant_ms(value))
             return
         if cell and not plan.many:
             for old in list(cell.values()):
@@ -350,10 +359,10 @@ class Work:
             attribute=TX_INSTANT,
         )
 
-    def set_instant(self, instant: datetime) -> None:
+    def set_instant(self, instant: datetime, ms: int) -> None:
         """Say when the transaction happened; it is the first fact of its report."""
-        self.instant_ms = instant_ms(instant)
-        self.cells.setdefault(self.tx, {})[TX_INSTANT] = {("i", self.instant_ms): instant}
+        self.instant_ms = ms
+        self.cells.setdefault(self.tx, {})[TX_INSTANT] = {("i", ms): instant}
         said = _new_datom(Datom, (self.tx, TX_INSTANT, instant, self.tx, True))
         if self.datoms:
             self.datoms[0] = said
