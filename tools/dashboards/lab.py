@@ -193,7 +193,7 @@ async def load(url: str, seconds: float, *, pace_s: float = 0.02) -> None:
             until = time.monotonic() + seconds
             writers = [_write(conn, until, pace_s, seed) for seed, conn in enumerate(places)]
             readers = [_read(conn, until, pace_s, seed) for seed, conn in enumerate(places)]
-            await asyncio.gather(*writers, *readers, _upkeep(people, until))
+            await asyncio.gather(*writers, *readers, _upkeep(places, until))
 
 
 async def _listen(conn: Any) -> None:
@@ -245,16 +245,17 @@ async def _read(conn: Any, until: float, pace_s: float, seed: int) -> None:
         await asyncio.sleep(pace_s * chance.uniform(1, 3))
 
 
-async def _upkeep(conn: Any, until: float) -> None:
-    number = 0
+async def _upkeep(places: list[Any], until: float) -> None:
+    conn, number = places[0], 0
     while time.monotonic() < until:
         number += 1
         name = f"passing{number}"
         await conn.branch(name)
         await conn.delete_branch(name)
         await conn.gc()
-        await conn.snapshot()
-        await conn.erase()
+        await places[number % len(places)].snapshot()
+        if number % 3 == 1:
+            await conn.erase()
         await asyncio.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
 

@@ -153,7 +153,7 @@ def overview() -> Json:
                 ),
             ],
             hide=("__name__",),
-            w=12,
+            w=8,
         ),
         lines(
             "Connection to NATS",
@@ -197,7 +197,7 @@ def overview() -> Json:
                     "{{instance}} errors",
                 ),
             ],
-            w=4,
+            w=8,
             h=7,
         ),
         lines(

@@ -34,6 +34,7 @@ UNIT_W, UNIT_H = 70, 36
 """Pixels of a cell of the grid of 24 columns."""
 DPI = 100
 STEP_S = 2.0
+LEGEND_LINES = 3
 BACKGROUND, PANEL, FRAME = "#111217", "#181b1f", "#2b2f36"
 TEXT, FAINT = "#d5d7db", "#8b8f98"
 COLORS = {
@@ -275,19 +276,21 @@ class Drawing:
             side.set_visible(False)
         axes.yaxis.set_major_locator(ticks(unit))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, unit)))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width_of(axes) // 110)), prune="both"))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at)))
 
     def legend(self, axes: Axes, found: Series, colors: list[str], unit: str) -> None:
-        handles = [plt.Line2D([], [], color=color, linewidth=3) for color in colors[:6]]
-        names = [f"{name}  {shown(values[-1], unit)}" for name, _, values in found[:6]]
+        names = [f"{name}  {shown(values[-1], unit)}" for name, _, values in found]
         if names:
+            longest = 30 + 5.3 * max(map(len, names))
+            columns = min(4, max(1, int(width_of(axes) // longest)))
+            most = columns * LEGEND_LINES
             axes.legend(
-                handles,
-                names,
+                [plt.Line2D([], [], color=color, linewidth=3) for color in colors[:most]],
+                names[:most],
                 loc="upper left",
                 bbox_to_anchor=(-0.02, -0.1),
-                ncols=2 if max(map(len, names)) > 22 else 3,
+                ncols=columns,
                 fontsize=7.2,
                 frameon=False,
                 labelcolor=TEXT,
@@ -295,6 +298,11 @@ class Drawing:
                 columnspacing=1.2,
                 labelspacing=0.25,
             )
+
+
+def width_of(axes: Axes) -> float:
+    """In pixels."""
+    return float(axes.get_window_extent().width)
 
 
 def colors_of(panel: Any, names: list[str]) -> list[str]:
