@@ -55,8 +55,6 @@ class Rewriting:
     examined: dict[int, Examined] = field(default_factory=dict)
     tables: dict[int, Table] = field(default_factory=dict)
     untold: dict[int, Ranges] = field(default_factory=dict)
-    fresh: dict[int, list[int]] = field(default_factory=dict)
-    """By lane the blocks that get a copy now."""
     records: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -168,7 +166,7 @@ class Rewriter:
         lane, table = line.lane, old[line.lane]
         copies: dict[int, Copy] = {}
         waiting: list[tuple[int, RedactedBlock]] = []
-        fresh: list[int] = []
+        changed = False
 
         async def flush() -> None:
             many, waiting[:] = list(waiting), []
@@ -186,7 +184,7 @@ class Rewriter:
             async for batch in batches:
                 made = await to_thread.run_sync(_redacted, redactor, batch)
                 waiting += made
-                fresh += [seq for seq, _ in made]
+                changed = changed or bool(made)
                 size += sum(placed.size for placed in batch) if made else 0
                 if size >= COPIES_BYTES:
                     await flush()
@@ -196,10 +194,9 @@ class Rewriter:
         one = found.examined[lane]
         one.counts = redactor.counts[lane]
         one.commits = len(redactor.untold[lane])
-        if not fresh:
+        if not changed:
             return
         untold = ranges_of(redactor.untold[lane])
-        found.fresh[lane] = fresh
         if untold:
             found.untold[lane] = untold
         digested = tuple(dict.fromkeys((*table.digested, *redactor.digested[lane])))

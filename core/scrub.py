@@ -79,15 +79,22 @@ class Scrub:
     def __bool__(self) -> bool:
         return bool(self._forms or self.text)
 
-    def meta_tells(self, meta: Mapping[Any, Any]) -> bool:
-        """Whether tx-meta holds something that is to go."""
-        if not meta:
-            return False
+    def meta_tells(self, meta: Mapping[Any, Any], facts: Iterable[Any] = ()) -> bool:
+        """Whether tx-meta holds something that is to go.
+
+        ``facts``: values that stay as facts about the transaction; they may stay in its tx-meta.
+        """
+        told: set[Any] | None = None
         for leaf in leaves(list(meta.values())):
-            if not self._forms.isdisjoint(_forms(leaf)):
-                return True
-            if self.text is not None and _holds(leaf, self.text):
-                return True
+            forms = _forms(leaf)
+            holds = self.text is not None and _holds(leaf, self.text)
+            if holds or not self._forms.isdisjoint(forms):
+                if told is None:
+                    told = {
+                        form for value in facts for one in leaves(value) for form in _forms(one)
+                    }
+                if told.isdisjoint(forms):
+                    return True
         return False
 
     def name_tells(self, name: str, inside: Iterable[str] = ()) -> bool:

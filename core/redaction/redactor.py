@@ -234,7 +234,8 @@ class Redactor:
         tempids = self._scrub.tempids(record.tempids, all_names=bool(gone))
         ident = self._scrub.ident(record.id, texts(values))
         meta = record.tx_meta
-        if self._scrub.meta_tells(meta) or any(datom.e == record.tx for datom in gone):
+        told = [datom.v for datom in kept if datom.e == record.tx] if meta else []
+        if self._scrub.meta_tells(meta, told) or any(datom.e == record.tx for datom in gone):
             meta = meta_of(record.tx, kept)
             if meta == record.tx_meta:
                 meta = record.tx_meta

@@ -120,7 +120,8 @@ def redacted(report: TxReport, gone: list[Datom], left: list[Datom], scrub: Scru
     """A report without what was erased."""
     meta = report.tx_meta
     about = {key: value for key, value in meta.items() if key.text != "db/txInstant"}
-    if scrub.meta_tells(about) or any(datom.e == report.tx for datom in gone):
+    told = [datom.v for datom in left if datom.e == report.tx]
+    if scrub.meta_tells(about, told) or any(datom.e == report.tx for datom in gone):
         instant = {key: value for key, value in meta.items() if key not in about}
         meta = {**meta_of(report.tx, left), **instant}
     return replace(

@@ -122,6 +122,8 @@ async def test_after_an_erasure_no_file_holds_the_bytes(service_config: Config) 
         ids = {commit.commit_id for commit in await conn.branch_history()}
         assert ids > set(history)
         assert (await conn.transact([{"name": "Eve"}])).tx
+        await conn.snapshot()
+        assert marked(service) == []
         assert foo.branch_name, bar.branch_name
     async with running(config) as service, natalog.connect(service.url) as client:
         await look(client)

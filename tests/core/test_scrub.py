@@ -49,6 +49,8 @@ def test_tx_meta_tells_a_value_however_it_was_written() -> None:
     for meta in ({}, {"by": "bob@x"}, {"by": "ann@xy"}, {"n": 18}, {"by": True}):
         assert not scrub.meta_tells(meta), meta
     assert Scrub([], "ann").meta_tells({"by": "ann@xy"})
+    assert not scrub.meta_tells({"by": "ann@x", "n": 17}, ["ann@x", 17])
+    assert scrub.meta_tells({"by": ["mail", "ann@x"], "n": 17}, [17, 10])
 
 
 def test_ids_become_digests_and_names_go() -> None:
