@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,9 @@ log = logging.getLogger("natalog.admin")
 
 VERSIONING = ("branch", "delete-branch", "force-branch")
 """Verbs on branches that are handled one after the other."""
+
+
+INSPECTED_AT_ONCE = 16
 
 
 class AdminActor(Actor):
@@ -122,12 +126,14 @@ class Inspector:
             "info": self._info,
             "branches": self._branches,
         }
+        self._at_once = asyncio.Semaphore(INSPECTED_AT_ONCE)
 
     async def serve(self, request: Request) -> None:
-        """Answer one request, whatever it is."""
+        """Answer one request, whatever it is; not many at a time, since each asks JetStream."""
         try:
-            handler = self._handlers[request.endpoint]
-            await request.reply(await handler(request))
+            async with self._at_once:
+                request.check_deadline()
+                await request.reply(await self._handlers[request.endpoint](request))
         except Exception as error:
             await request.refuse(error)
 

@@ -8,9 +8,12 @@ somebody had delivered to one of our subjects, or one that asks for its answer t
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from anyio import CapacityLimiter, to_thread
 
@@ -18,7 +21,7 @@ from natalog.actors.names import NOBODY, Names, check_name
 from natalog.actors.nats_port import Message
 from natalog.actors.payload import decode_payload
 from natalog.core.codec_json import ContentKind
-from natalog.core.errors import Busy
+from natalog.core.errors import Busy, NatalogError
 from natalog.core.limits import (
     CHANGES_WAITING_BYTES_MAX,
     READS_WAITING_BYTES_MAX,
@@ -35,6 +38,10 @@ CHANGING: Final = frozenset(
 )
 """Endpoints that change something."""
 RETRY_AFTER_MS: Final = 100
+REFUSALS_PER_S: Final = 4_000
+REFUSALS_AT_ONCE: Final = 500
+REFUSALS_WAITING_MAX: Final = 20_000
+REFUSALS_TICK_S: Final = 0.01
 IN_THREAD_BYTES: Final = 64 * 1024
 """A body of this size would hold up the event loop; it is decoded in a thread."""
 DECODING_MAX: Final = 1
@@ -57,16 +64,72 @@ class Room:
         if self.count >= REQUESTS_WAITING_MAX or (
             self.count and self.bytes + size > self.bytes_max
         ):
-            raise Busy(
-                f"{self.count} {self.what} with {self.bytes} bytes are waiting.",
-                retry_after_ms=RETRY_AFTER_MS,
-            )
+            raise Busy(f"Too many {self.what} are waiting.", retry_after_ms=RETRY_AFTER_MS)
         self.count += 1
         self.bytes += size
 
     def leave(self, size: int) -> None:
         self.count -= 1
         self.bytes -= size
+
+
+class Refusable(Protocol):
+    """A request that may be refused."""
+
+    message: Message
+
+    def fail(self, error: NatalogError) -> None: ...
+    async def refuse(self, error: BaseException) -> None: ...
+
+
+class Refusals:
+    """Says `Busy`, a limited number of times a second.
+
+    Who is refused asks again: the faster it hears so, the less time is left for those that were let
+    in.  A few hear it at once, a flood in its turn.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Refusable, NatalogError]] = deque()
+        self._left = float(REFUSALS_AT_ONCE)
+        self._seen = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def say(self, request: Refusable, error: NatalogError) -> None:
+        """Refuse ``request``, now or soon; its payload is let go."""
+        now = time.monotonic()
+        self._left = min(REFUSALS_AT_ONCE, self._left + (now - self._seen) * REFUSALS_PER_S)
+        self._seen = now
+        if (not self._waiting and self._left >= 1) or len(self._waiting) >= REFUSALS_WAITING_MAX:
+            self._left -= 1
+            request.fail(error)
+            return
+        request.message.data = b""
+        self._waiting.append((request, error))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(REFUSALS_TICK_S)
+                for _ in range(round(REFUSALS_PER_S * REFUSALS_TICK_S)):
+                    if not self._waiting:
+                        break
+                    request, error = self._waiting.popleft()
+                    await request.refuse(error)
+        finally:
+            self._left, self._seen, self._task = 0.0, time.monotonic(), None
+
+    async def stop(self) -> None:
+        """Refuse those that wait, at once."""
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
+        while self._waiting:
+            request, error = self._waiting.popleft()
+            await request.refuse(error)
 
 
 class Intake:
@@ -77,6 +140,7 @@ class Intake:
         self._ours = f"{names.prefix}."
         self.reads = Room("reads", READS_WAITING_BYTES_MAX)
         self.changes = Room("changes", CHANGES_WAITING_BYTES_MAX)
+        self.refusals = Refusals()
         self.dropped = 0
         self._decoding: CapacityLimiter | None = None
 

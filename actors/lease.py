@@ -20,6 +20,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
@@ -90,6 +91,19 @@ class Lease:
         return (
             self.held and self._link == self._port.disconnects and _elapsed(self._renewed) < VALID_S
         )
+
+    def claim(self) -> Callable[[], Awaitable[bool]]:
+        """Finds out later whether the lease was this process's all the time since now."""
+        taken = self.taken
+
+        async def kept() -> bool:
+            try:
+                await self.confirm()
+            except LeaseLost:
+                return False
+            return self.taken == taken
+
+        return kept
 
     async def confirm(self) -> None:
         """Wait until the lease is `valid`; `LeaseLost` when it is gone."""

@@ -145,11 +145,10 @@ class QueryActor:
         return self._waiting
 
     def take(self, request: Request) -> None:
-        """Answer a request in a task of its own; refuse it when too many are waiting."""
+        """Answer a request in a task of its own; `Busy` when too many are waiting."""
         if self._waiting >= READS_WAITING_MAX:
             self._metrics.query_rejected.labels(Busy.code).inc()
-            request.fail(Busy("Too many reads are waiting.", retry_after_ms=RETRY_AFTER_MS))
-            return
+            raise Busy("Too many reads are waiting.", retry_after_ms=RETRY_AFTER_MS)
         self._waiting += 1
         task = asyncio.get_running_loop().create_task(self._serve(request))
         self._tasks.add(task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from natalog.actors.intake import CHANGING, IN_THREAD_BYTES, Intake, Room
@@ -75,7 +76,7 @@ class Request:
     """A message that somebody may wait for.  `fail` makes it a message for actors.
 
     ``mine`` False: another process may have the same message, because the lease had perhaps been
-    lost when it came.  If it has indeed been lost, that process answers.
+    lost when it came.  If it has indeed been lost, as ``claim`` finds out, that process answers.
     """
 
     ingest_seq: None = None
@@ -92,7 +93,7 @@ class Request:
             "database",
             "endpoint",
         ),
-        *("kind", "message", "mine", "port", "timeout_s"),
+        *("claim", "kind", "message", "mine", "port", "timeout_s"),
     )
 
     def __init__(
@@ -117,6 +118,7 @@ class Request:
         self.arrived = time.monotonic()
         self.kind: ContentKind = content_kind(self.header("Content-Type"), message.data)
         self.mine = True
+        self.claim: Callable[[], Awaitable[bool]] | None = None
         self.timeout_s = ASK_TIMEOUT_S
         wish = self.header("Natalog-Timeout-Ms")
         if wish is not None and len(wish) < 16 and wish.isascii() and wish.isdigit():
@@ -214,8 +216,11 @@ class Request:
         """Answer with an error; one that is not ours is a defect and is logged."""
         known = as_natalog(error)
         if not self.mine and isinstance(known, (LeaseLost, Busy, Unavailable)):
-            self.answered = True  # that nothing was done here says nothing of the other process
-            return
+            # that nothing was done here says nothing of another process, if there was one
+            if self.claim is None or not await self.claim():
+                self.answered = True
+                return
+            self.mine = True
         self._error = known
         if known is not error:
             log.error("%s failed", self.message.subject, exc_info=error)

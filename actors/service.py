@@ -58,6 +58,7 @@ from natalog.actors.workers import Workers
 from natalog.connection.access import shown_url
 from natalog.core.errors import (
     BranchNotFound,
+    Busy,
     DatabaseNotFound,
     InvalidName,
     NatalogError,
@@ -88,14 +89,15 @@ def system_clock() -> int:
 class Service:
     """A running service; made by `running`.
 
-    ``url``: of the NATS server.  ``metrics_port``: of HTTP, None without.
-    ``console_url``: of the web console, None without.
+    ``inlet``: the connection that requests come in by.  ``url``: of the NATS server.
+    ``metrics_port``: of HTTP, None without.  ``console_url``: of the web console, None without.
     """
 
     def __init__(
         self,
         config: ServiceConfig,
         port: NatsPort,
+        inlet: NatsPort,
         url: str,
         clock: Clock,
         runtime: Runtime,
@@ -108,6 +110,7 @@ class Service:
         self.metrics = Metrics()
         self.id = uuid4().hex[:22]
         self.port = port
+        self.inlet = inlet
         self.names = Names(config.prefix)
         self.intake = Intake(self.names)
         self.parts = Parts(port)
@@ -257,22 +260,24 @@ class Service:
             self.runtime.spawn_task(self.snapshotter.run, "snapshots")
             await self.lease.start()
             self.runtime.spawn_task(self.lease.run, "lease")
-            self.turn = Turn(self.port, self.hub, self.lease, self._writing)
+            self.turn = Turn(self.inlet, self.hub, self.lease, self._writing)
         if role != "gc":
             await self.hub.open_all()
             subject = self.names.subject(NOBODY, NOBODY, CHANGED)
-            self._subscriptions.append(await self.port.subscribe(subject, self._on_changed))
+            self._subscriptions.append(await self.inlet.subscribe(subject, self._on_changed))
         for name, subject, queue in self._endpoints():
             if name not in WRITES:
                 handler = self._handler(self._takers()[name])
-                self._subscriptions.append(await self.port.subscribe(subject, handler, queue=queue))
+                self._subscriptions.append(
+                    await self.inlet.subscribe(subject, handler, queue=queue)
+                )
         if self.turn is not None:
             await self.turn.begin()
         await self.parts.start()
         # whichever process runs the read or sends its answer: all of them hear it
         for name, take in (("cancel", self._cancel), ("more", self._more)):
             subject = self.names.any_branch(name)
-            self._subscriptions.append(await self.port.subscribe(subject, self._handler(take)))
+            self._subscriptions.append(await self.inlet.subscribe(subject, self._handler(take)))
         await self.api.start()
         if self.config.metrics_port is not None:
             routes = []
@@ -287,9 +292,9 @@ class Service:
             self.runtime.spawn_task(self.sampler.probe, "event loop probe")
         self.port.on_reconnect.append(self._look_for_erasures)
         # a subscription counts once the server has read it; the answer to a request proves that
-        await self.port.api("INFO")
+        await self.inlet.api("INFO")
         for subscription in self._standing():
-            self.port.check_subscription(subscription)
+            self.inlet.check_subscription(subscription)
         if self.config.query_workers and role in ("all", "query"):
             clock = self._clock
             pinned = None if clock is system_clock else clock()
@@ -314,7 +319,8 @@ class Service:
         if self._http is not None:
             await self._http.stop()
         await self.api.stop()
-        await self.port.drain(self._standing())
+        await self.inlet.drain(self._standing())
+        await self.intake.refusals.stop()
         with anyio.move_on_after(STOP_S):
             async with anyio.create_task_group() as tasks:
                 for actor in self.runtime.actors():
@@ -401,12 +407,14 @@ class Service:
             if place is None:
                 return
             request = Request(self.port, message, *place, self)
-            if lease is not None:
-                request.mine = lease.valid()
+            if lease is not None and not lease.valid():
+                request.mine, request.claim = False, lease.claim()
             try:
                 check_tokens(request.database, request.branch)
                 request.enter()
                 take(request)
+            except Busy as error:
+                self.intake.refusals.say(request, error)
             except NatalogError as error:
                 request.fail(error)
             except Exception as error:
@@ -577,7 +585,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether requests are answered."""
-        return self._ready and self.port.is_connected
+        return self._ready and self.port.is_connected and self.inlet.is_connected
 
     def _respond(self, path: str) -> tuple[int, str, bytes]:
         match path:
@@ -614,6 +622,7 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
     """
     server: NatsServer | None = None
     port: NatsPort | None = None
+    inlet: NatsPort | None = None
     places: Places | None = None
     if config.nats is None:
         host, number = config.address()
@@ -646,17 +655,22 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
             port = await NatsPort.connect(
                 url, name=f"natalog-{config.role}", access=config.access, replicated=replicated
             )
+            # what the log acknowledges must not wait behind a flood of requests
+            inlet = await NatsPort.connect(
+                url, name=f"natalog-{config.role}-requests", access=config.access
+            )
             runtime = Runtime(tasks)
             names = Names(config.prefix)
             wire = Wire(url, access=config.access, replicated=replicated)
             places = Places(config.segment_store, wire, names, replicas=config.replicas)
             service = Service(
-                config, port, shown_url(url), clock or system_clock, runtime, places, server
+                config, port, inlet, shown_url(url), clock or system_clock, runtime, places, server
             )
             runtime.on_restart = _restarted(service)
             try:
                 await service.start()
-                tasks.start_soon(_watch_connection, port, name="nats connection")
+                for connection in (port, inlet):
+                    tasks.start_soon(_watch_connection, connection, name="nats connection")
                 yield service
             finally:
                 with anyio.CancelScope(shield=True):
@@ -668,8 +682,9 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
         with anyio.CancelScope(shield=True):
             if places is not None:
                 await to_thread.run_sync(places.close)
-            if port is not None:
-                await port.close()
+            for made in (inlet, port):
+                if made is not None:
+                    await made.close()
             if server is not None:
                 await server.stop()
 

@@ -103,9 +103,9 @@ READS_WAITING_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of the payloads of those that read; each is decoded when it comes in."""
 CHANGES_WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of the payloads of those that change something; they are decoded one after the other."""
-ANSWER_BYTES_MAX = 256 * 1024 * 1024
+ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Bytes of one answer."""
-ANSWERS_BYTES_MAX = 512 * 1024 * 1024
+ANSWERS_BYTES_MAX = 256 * 1024 * 1024
 """Bytes of large answers that are on their way at the same time."""
 MAILBOX_MESSAGES_MAX = 4096
 """Messages that wait in one actor's mailbox before senders hear ``Busy``."""
