@@ -144,7 +144,8 @@ async def hostile(lab: Any, count: int) -> None:
         print(f"{count} requests: {outcomes.most_common()}; memory {memory}")
         assert max(memory) < MEMORY_BYTES_MAX
         half = len(memory) // 2
-        assert mean(memory[half:]) - mean(memory[2:half]) < GROWTH_BYTES_MAX, memory
+        if count == WHOLE:  # a few of the large ones are enough to reach what many need
+            assert mean(memory[half:]) - mean(memory[2:half]) < GROWTH_BYTES_MAX, memory
         await ingest(broker.url, count // 20)
 
         # the service is none the worse for it
