@@ -28,6 +28,21 @@ def test_commands_run_on_a_directory_and_leave_nothing_running(tmp_path: Path) -
     assert done.returncode == 1 and "DatabaseNotFound" in done.stderr
 
 
+def test_what_reads_the_streams_itself_runs_on_a_directory_too(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "people.natalog"
+    assert run(data, "db", "create", "people", "--schema", "read").returncode == 0
+    for command in (
+        ("check", "people", "--deep"),
+        ("backup", "people", str(backup)),
+        ("restore", str(backup), "--as", "people2"),
+        ("check", "people2"),
+        ("recover", "people"),
+    ):
+        done = run(data, *command)
+        assert done.returncode == 0, done.stderr
+    assert "healthy" in done.stdout or "sound" in done.stdout
+
+
 def test_what_is_no_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a directory")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from natalog.cli.connection import ContextOption, NatsOption, place, run, usage_error
+from natalog.cli.connection import ContextOption, NatsOption, located, run, usage_error
 from natalog.cli.imports import progress_bar
 from natalog.cli.output import EdnOption, JsonOption, Output, make_console
 from natalog.cli.read import DatabaseArgument
@@ -206,14 +206,14 @@ async def _connected(
     from natalog.actors.names import Names
     from natalog.actors.nats_port import NatsPort
 
-    target = place(nats, context)
-    port = await NatsPort.connect(
-        ",".join(target.servers), name="natalog-cli", access=target.access
-    )
-    try:
-        yield port, Names(target.prefix)
-    finally:
-        await port.close()
+    async with located(nats, context) as target:
+        port = await NatsPort.connect(
+            ",".join(target.servers), name="natalog-cli", access=target.access
+        )
+        try:
+            yield port, Names(target.prefix)
+        finally:
+            await port.close()
 
 
 def _now_ms() -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,27 +127,37 @@ def run_with_client(
     """Connect, do ``work``, close; errors become one line on stderr and an exit code."""
 
     async def connected() -> T:
-        directory = embedded()
-        if directory is None:
-            return await on(place(nats, context))
-        from natalog.testing import own_service
-
-        with TemporaryDirectory(prefix="natalog-") as scratch:
-            async with own_service(Path(scratch), data=directory) as url:
-                return await on(place(url, None))
-
-    async def on(target: Place) -> T:
-        limits = Timeout(connect_s=min(5.0, timeout_s), request_s=timeout_s)
-        async with connect(
-            target.servers,
-            prefix=target.prefix,
-            timeout=limits,
-            name="natalog-cli",
-            access=target.access,
-        ) as client:
-            return await work(client)
+        async with located(nats, context) as target:
+            return await with_client(target, timeout_s, work)
 
     return run(connected())
+
+
+async def with_client(target: Place, timeout_s: float, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Do ``work`` with a client of the service that is there."""
+    limits = Timeout(connect_s=min(5.0, timeout_s), request_s=timeout_s)
+    async with connect(
+        target.servers,
+        prefix=target.prefix,
+        timeout=limits,
+        name="natalog-cli",
+        access=target.access,
+    ) as client:
+        return await work(client)
+
+
+@asynccontextmanager
+async def located(nats: str | None, context: str | None) -> AsyncIterator[Place]:
+    """Where the service of a command is; with ``--embedded`` one that runs meanwhile."""
+    directory = embedded()
+    if directory is None:
+        yield place(nats, context)
+        return
+    from natalog.testing import own_service
+
+    with TemporaryDirectory(prefix="natalog-") as scratch:
+        async with own_service(Path(scratch), data=directory) as url:
+            yield place(url, None)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

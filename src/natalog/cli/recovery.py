@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from natalog.cli.access import embedded
 from natalog.cli.connection import (
     REFUSED,
     BranchOption,
@@ -124,6 +125,7 @@ async def _streams(
     from natalog.actors.nats_server import NatsServer
 
     target = place(nats, context)
+    data = data or embedded()
     server = None
     url = ",".join(target.servers)
     if data is not None:

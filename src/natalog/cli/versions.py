@@ -13,9 +13,12 @@ from natalog.cli.connection import (
     BranchOption,
     ContextOption,
     NatsOption,
+    Place,
     TimeoutOption,
-    place,
+    located,
+    run,
     run_with_client,
+    with_client,
 )
 from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields
 from natalog.cli.parsing import (
@@ -268,11 +271,10 @@ def check(
     """
     out = Output(json, edn)
 
-    async def work(client: Client) -> list[Finding]:
+    async def work(client: Client, target: Place) -> list[Finding]:
         # the actors are heavy; few commands need them
         from natalog.cli.check_snapshots import Server, check_snapshots
 
-        target = place(nats, context)
         server = Server(target.servers, target.access, target.prefix)
         found = await check_branch(client, database, branch)
         if deep:
@@ -281,7 +283,11 @@ def check(
             found += await check_logs(server, database)
         return [*found, *await check_snapshots(server, database, branch, deep=deep)]
 
-    findings = run_with_client(nats, context, timeout, work)
+    async def located_work() -> list[Finding]:
+        async with located(nats, context) as target:
+            return await with_client(target, timeout, lambda client: work(client, target))
+
+    findings = run(located_work())
     if out.for_people:
         rows = [("ok" if good else "BROKEN", name, detail) for name, good, detail in findings]
         out.table(["", "what", "found"], rows)
