@@ -118,7 +118,8 @@ async def overload(lab: Any, size: int, seconds: float) -> None:
                     during = await rate(client, seconds)
             answers = sending.result()
             print(
-                f"{flood.name}: {dict(answers)}; peak {peak[0] >> 20} MB; beside it {during:.0f} tx/s"
+                f"{flood.name}: {dict(answers)}; peak {peak[0] >> 20} MB; "
+                f"beside it {during:.0f} tx/s"
             )
             assert set(answers) <= {"ok", "Busy", "QueryLimit"}, answers
             assert answers.total() == flood.total
