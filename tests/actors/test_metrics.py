@@ -73,6 +73,21 @@ def test_a_forgotten_branch_leaves_no_series() -> None:
     assert metrics.text().count(b'database="a"') == empty == 0
 
 
+def test_the_promised_metrics_are_there() -> None:
+    families = {family.name: family for family in Metrics().registry.collect()}
+    counters = ("transactions", "query_rejected", "segment_cache_hits", "segment_cache_misses")
+    counters += ("actor_restarts", "gc_runs", "gc_swept_bytes", "purge_datoms")
+    histograms = ("transaction_duration_seconds", "commit_block_transactions")
+    histograms += ("log_append_duration_seconds", "query_duration_seconds", "query_rows")
+    histograms += ("erasure_duration_seconds",)
+    gauges = ("log_last_sequence", "reader_basis_lag_transactions", "index_datoms", "index_bytes")
+    gauges += ("snapshot_age_seconds", "feed_subscribers", "mailbox_depth", "branches")
+    gauges += ("build_info",)
+    for kind, names in (("counter", counters), ("histogram", histograms), ("gauge", gauges)):
+        for name in names:
+            assert families[f"natalog_{name}"].type == kind, name
+
+
 def test_units_and_types_are_named() -> None:
     for family in Metrics().registry.collect():
         assert family.documentation

@@ -73,6 +73,12 @@ class Lab:
         )
         return list(found["result"])
 
+    def settle(self) -> None:
+        """Wait until Prometheus has seen everything that happened before."""
+        now = time.time()
+        while len(self.now(f"timestamp(up) > {now}")) < len(self.metrics):
+            time.sleep(0.1)
+
     def exposed(self) -> str:
         """What all processes show at this moment."""
         found = []
@@ -270,9 +276,9 @@ def dashboards() -> dict[str, Any]:
     }
 
 
-def substituted(expression: str, dashboard: Any) -> str:
+def substituted(expression: str, dashboard: Any, interval: str = RATE_INTERVAL) -> str:
     """A query as Grafana would send it with everything chosen."""
     for one in dashboard["templating"]["list"]:
         if one["type"] != "datasource":
             expression = expression.replace(f"${one['name']}", one["allValue"])
-    return expression.replace("$__rate_interval", RATE_INTERVAL)
+    return expression.replace("$__rate_interval", interval)
