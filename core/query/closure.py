@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from natalog.core.query.solve import all_vars, check_bindable, solved
 
 _MOVES_MAX = 1_000_000
 """Moves up to which the whole graph is read; beyond, a bound start should not pay for all of it."""
+_KEPT_MAX = 4_000_000
+"""Nodes in all that are remembered as reached from others."""
 _LEVELS_MAX = 12
 """Levels that are explored one by one before the whole graph is read."""
 
@@ -339,23 +342,46 @@ def _adjacent(source: Ints, target: Ints) -> dict[int, list[int]]:
 def _walk(
     ctx: Context, starts: list[list[int]], adjacent: dict[int, list[int]]
 ) -> tuple[list[int], Ints]:
-    """What each group of starts reaches, itself included: how many nodes each, and the nodes."""
-    found: list[int] = []
-    counts: list[int] = []
-    for begin in starts:
-        reached = _reach(begin, adjacent)
-        found.extend(reached)
-        counts.append(len(reached))
+    """What each group of starts reaches, itself included: how many nodes each, and the nodes.
+
+    What one start reaches is a part of what those before it in the graph reach, so those come
+    last: the closure of three chains of thirty takes a third of the time.
+    """
+    forward = sum(other > node for node, others in adjacent.items() for other in others)
+    backward = sum(map(len, adjacent.values())) - forward
+    numbers = list(range(len(starts)))
+    if forward > backward:  # numbers mostly grow along the moves: what lies behind comes first
+        numbers.reverse()
+    known: dict[int, set[int]] = {}
+    reached: list[set[int]] = [set()] * len(starts)
+    total = kept = 0
+    for number in numbers:
+        begin = starts[number]
+        found = reached[number] = _reach(begin, adjacent, known)
+        total += len(found)
+        if len(begin) == 1 and kept < _KEPT_MAX:
+            known[begin[0]] = found
+            kept += len(found)
         ctx.tick(len(found))
-    return counts, np.array(found, np.int64)
+        if total > ctx.budget.rows_max:
+            ctx.tick(total)
+    nodes = np.fromiter(chain.from_iterable(reached), np.int64, total)
+    return list(map(len, reached)), nodes
 
 
-def _reach(starts: list[int], adjacent: dict[int, list[int]]) -> list[int]:
+def _reach(
+    starts: list[int], adjacent: dict[int, list[int]], known: dict[int, set[int]]
+) -> set[int]:
+    """All nodes that can be reached; ``known`` has all that some nodes reach."""
     seen = set(starts)
     order = list(seen)
     for node in order:  # grows while it is read
         for other in adjacent.get(node, ()):
             if other not in seen:
-                seen.add(other)
-                order.append(other)
-    return order
+                beyond = known.get(other)
+                if beyond is not None:
+                    seen |= beyond
+                else:
+                    seen.add(other)
+                    order.append(other)
+    return seen
