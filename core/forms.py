@@ -7,7 +7,9 @@ vectors, `EdnList` for lists in parentheses, `Symbol`, `Keyword`, dicts and plai
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from datetime import datetime
 from typing import Any, TypeGuard
+from uuid import UUID
 
 from natalog.core.errors import LimitExceeded
 from natalog.core.limits import CONSTANT_NESTING_MAX, KEPT_FORM_SIZE_MAX
@@ -17,6 +19,7 @@ ELLIPSIS = Symbol("...")
 DOT = Symbol(".")
 BLANK = Symbol("_")
 PERCENT = Symbol("%")
+_ATOMS = frozenset({int, str, float, bool, Keyword, Symbol, UUID, datetime, type(None)})
 
 
 def is_sequence(form: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
@@ -52,6 +55,8 @@ def freeze(form: Any, depth: int = 0) -> Any:
     Raises `LimitExceeded` where it nests deeper than ``CONSTANT_NESTING_MAX``.
     """
     if isinstance(form, (list, tuple)):
+        if type(form) in (list, tuple) and _ATOMS.issuperset(map(type, form)):
+            return tuple(form)  # as most inputs are
         if depth >= CONSTANT_NESTING_MAX:
             raise LimitExceeded(
                 f"A constant nests deeper than {CONSTANT_NESTING_MAX} levels",

@@ -58,7 +58,7 @@ def bind(binding: Binding, value: Any, pool: ValuePool, known: ValuePool | None 
     if not items:
         return empty(binding_vars(binding), pool)
     if isinstance(inner, BindScalar):
-        column = column_of([freeze(item) for item in items], pool, known)
+        column = column_of(freeze(items), pool, known)
         return Relation({inner.var.name: column}, len(items)).distinct()
     if isinstance(inner, BindIgnore):
         return UNIT

@@ -22,7 +22,7 @@ from natalog.core.query.bind import bind, binding_vars
 from natalog.core.query.column import Column, aligned, column_of, united
 from natalog.core.query.context import Context
 from natalog.core.query.functions import FUNCTIONS
-from natalog.core.query.keys import largest, packed
+from natalog.core.query.keys import largest, numbered, packed
 from natalog.core.query.mismatch import TypeMismatch
 from natalog.core.query.relation import Relation, empty
 from natalog.core.values import Keyword
@@ -127,10 +127,7 @@ def _results(
             spots = np.zeros(1, dtype=np.int64)
             rows = [tuple(column.values()[0] for column in slim)]
         else:
-            _, first, inverse = np.unique(
-                packed([column.data for column in slim]), return_index=True, return_inverse=True
-            )
-            spots = inverse.astype(np.int64)
+            first, spots = numbered(packed([column.data for column in slim]))
             rows = list(zip(*(column.take(first).values() for column in slim), strict=True))
     else:
         spots = np.zeros(bound.count, dtype=np.int64)

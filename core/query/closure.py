@@ -26,7 +26,7 @@ from natalog.core.query.bodies import run_bodies
 from natalog.core.query.column import Column, constant, may_be_refs, united
 from natalog.core.query.context import Context
 from natalog.core.query.estimate import estimate
-from natalog.core.query.keys import matches, packed
+from natalog.core.query.keys import distinct, matches, numbered, packed
 from natalog.core.query.relation import UNIT, Relation, empty, union
 from natalog.core.query.solve import all_vars, check_bindable, solved
 
@@ -261,11 +261,12 @@ def _from_starts(
         starts = [seed.columns[str(n)] for n in form.moving]
     nodes = _Nodes(ctx, [starts, moves[0], moves[1]])
     begin, source, target = nodes.ids
-    roots = np.unique(np.concatenate((begin, source))) if seed is None else np.unique(begin)
-    counts, reached_by = _walk(ctx, [[root] for root in roots.tolist()], _adjacent(source, target))
+    roots = distinct(np.concatenate((begin, source)) if seed is None else begin)
+    graph = _Graph(nodes.count, source, target)
+    counts, reached_by = _walk(ctx, [[root] for root in roots.tolist()], graph)
     pairs = (np.repeat(roots, counts), reached_by)
     if before is None:
-        reached = nodes.relation([str(n) for n in form.moving], np.unique(pairs[1]))
+        reached = nodes.relation([str(n) for n in form.moving], distinct(pairs[1]))
         before = run_bodies(ctx, form.ends, reached)
         ends = _Nodes(ctx, [*nodes.as_columns(), [before.columns[str(n)] for n in form.moving]])
         nodes, found = ends, ends.ids[-1]
@@ -289,12 +290,12 @@ def _from_ends(
     nodes = _Nodes(ctx, [[ends.columns[str(n)] for n in form.moving], moves[0], moves[1]])
     last, source, target = nodes.ids
     key = packed([ends.columns[name].data for name in kept])
-    _, first, origins = np.unique(key, return_index=True, return_inverse=True)
-    adjacent = _adjacent(target, source)
+    first, origins = numbered(key)
+    graph = _Graph(nodes.count, target, source)
     starts: list[list[int]] = [[] for _ in range(len(first))]
     for origin, node in zip(origins.tolist(), last.tolist(), strict=True):
         starts[origin].append(node)
-    counts, found = _walk(ctx, starts, adjacent)
+    counts, found = _walk(ctx, starts, graph)
     rows = np.repeat(first, counts)
     columns = nodes.relation([str(n) for n in form.moving], found).columns
     for name in kept:
@@ -313,8 +314,9 @@ class _Nodes:
         sizes = [len(table[0].data) for table in tables]
         self._columns = [united([table[n] for table in tables], ctx.pool) for n in range(width)]
         key = packed([column.data for column in self._columns])
-        _, self._first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        self.ids: list[Ints] = np.split(inverse.astype(np.int64), np.cumsum(sizes)[:-1].tolist())
+        self._first, numbers = numbered(key)
+        self.count = len(self._first)
+        self.ids: list[Ints] = np.split(numbers, np.cumsum(sizes)[:-1].tolist())
 
     def relation(self, names: list[str], ids: Ints) -> Relation:
         """The values of nodes under some names."""
@@ -327,37 +329,32 @@ class _Nodes:
         return [[column.take(self._first) for column in self._columns]]
 
 
-def _adjacent(source: Ints, target: Ints) -> dict[int, list[int]]:
-    """The nodes that each node leads to."""
-    found: dict[int, list[int]] = {}
-    for one, other in zip(source.tolist(), target.tolist(), strict=True):
-        known = found.get(one)
-        if known is None:
-            found[one] = [other]
-        else:
-            known.append(other)
-    return found
+class _Graph:
+    """Nodes from 0 to ``count`` - 1 and what each leads to: ``targets`` from ``begin[n]`` on."""
+
+    __slots__ = ("begin", "forward", "targets")
+
+    def __init__(self, count: int, source: Ints, target: Ints) -> None:
+        sizes = np.bincount(source, minlength=count)
+        self.begin: list[int] = [0, *np.cumsum(sizes).tolist()]
+        self.targets: list[int] = target[np.argsort(source, kind="stable")].tolist()
+        self.forward = 2 * int(np.count_nonzero(target > source)) > len(source)
+        """Whether numbers mostly grow along the moves."""
 
 
-def _walk(
-    ctx: Context, starts: list[list[int]], adjacent: dict[int, list[int]]
-) -> tuple[list[int], Ints]:
+def _walk(ctx: Context, starts: list[list[int]], graph: _Graph) -> tuple[list[int], Ints]:
     """What each group of starts reaches, itself included: how many nodes each, and the nodes.
 
     What one start reaches is a part of what those before it in the graph reach, so those come
-    last: the closure of three chains of thirty takes a third of the time.
+    last: the closure of three chains of thirty takes half the time.
     """
-    forward = sum(other > node for node, others in adjacent.items() for other in others)
-    backward = sum(map(len, adjacent.values())) - forward
-    numbers = list(range(len(starts)))
-    if forward > backward:  # numbers mostly grow along the moves: what lies behind comes first
-        numbers.reverse()
+    numbers = range(len(starts))
     known: dict[int, set[int]] = {}
     reached: list[set[int]] = [set()] * len(starts)
     total = kept = 0
-    for number in numbers:
+    for number in reversed(numbers) if graph.forward else numbers:
         begin = starts[number]
-        found = reached[number] = _reach(begin, adjacent, known)
+        found = reached[number] = _reach(begin, graph, known)
         total += len(found)
         if len(begin) == 1 and kept < _KEPT_MAX:
             known[begin[0]] = found
@@ -369,14 +366,13 @@ def _walk(
     return list(map(len, reached)), nodes
 
 
-def _reach(
-    starts: list[int], adjacent: dict[int, list[int]], known: dict[int, set[int]]
-) -> set[int]:
+def _reach(starts: list[int], graph: _Graph, known: dict[int, set[int]]) -> set[int]:
     """All nodes that can be reached; ``known`` has all that some nodes reach."""
+    begin, targets = graph.begin, graph.targets
     seen = set(starts)
     order = list(seen)
     for node in order:  # grows while it is read
-        for other in adjacent.get(node, ()):
+        for other in targets[begin[node] : begin[node + 1]]:
             if other not in seen:
                 beyond = known.get(other)
                 if beyond is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from natalog.core.index.encoding import Kind, decode, encode, find, order_of
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.limits import LONG_MAX, LONG_MIN
-from natalog.core.query.keys import first_of_each
+from natalog.core.query.keys import first_of_each, numbered
 from natalog.core.values import Keyword
 
 
@@ -49,7 +49,7 @@ def column_of(values: Sequence[Any], pool: ValuePool, known: ValuePool | None = 
     kinds = set(map(type, values))
     if len(kinds) == 1:
         kind = _simple_kind(next(iter(kinds)))
-        if kind == "long" and all(LONG_MIN <= value <= LONG_MAX for value in values):
+        if kind == "long" and min(values) >= LONG_MIN and max(values) <= LONG_MAX:
             return Column("long", pool, np.array(values, dtype=np.int64))
         if kind not in (None, "long"):
             entries = [encode(value, kind, pool) for value in values]
@@ -82,10 +82,9 @@ def recoded(column: Column, pool: ValuePool) -> Column:
     """The same values as codes of ``pool``, which takes in those it lacks."""
     if column.kind == "code" and column.pool is pool:
         return column
-    distinct, inverse = np.unique(column.data, return_inverse=True)
-    values = decode(distinct, column.kind, column.pool)
-    codes = np.array([pool.code(value) for value in values], dtype=np.int64)
-    return Column("code", pool, codes[inverse] if len(codes) else column.data)
+    rows, numbers = numbered(column.data)
+    codes = pool.codes(column.take(rows).values())
+    return Column("code", pool, codes[numbers] if len(codes) else column.data)
 
 
 def aligned(left: Column, right: Column) -> tuple[Ints, Ints]:
@@ -104,14 +103,12 @@ def aligned(left: Column, right: Column) -> tuple[Ints, Ints]:
 
 def _translated(column: Column, into: Column) -> Ints:
     """The entries of a code column in the encoding of another."""
-    distinct, inverse = np.unique(column.data, return_inverse=True)
+    rows, numbers = numbered(column.data)
     absent = _absent(into.data)
-    found = [
-        find(value, into.kind, into.pool) for value in decode(distinct, column.kind, column.pool)
-    ]
+    found = [find(value, into.kind, into.pool) for value in column.take(rows).values()]
     entries = [absent if entry is None else entry for entry in found]
     table = np.array(entries, dtype=np.int64)
-    return table[inverse] if entries else column.data
+    return table[numbers] if entries else column.data
 
 
 def _absent(data: Ints) -> int:

@@ -98,6 +98,39 @@ def first_of_each(key: Ints) -> Bools | None:
     return None if first.all() else first
 
 
+def distinct(key: Ints) -> Ints:
+    """The distinct keys, ascending."""
+    if len(key) < 2:
+        return key
+    low, high = int(_least(key)), int(_greatest(key))
+    if not _table_fits(high - low + 1, len(key)):
+        ordered = np.sort(key)
+        found: Ints = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
+        return found
+    table = np.zeros(high - low + 1, dtype=np.bool_)
+    table[key - low] = True
+    return np.flatnonzero(table) + low
+
+
+def numbered(key: Ints) -> tuple[Ints, Ints]:
+    """Distinct keys numbered in ascending order: the first row of each, and each row's number."""
+    count = len(key)
+    if not count:
+        return key, key
+    low, high = int(_least(key)), int(_greatest(key))
+    span = high - low + 1
+    if not _table_fits(span, count):
+        _, rows, numbers = np.unique(key, return_index=True, return_inverse=True)
+        return rows, numbers
+    places = key - low
+    table = np.full(span, -1, dtype=np.int64)
+    table[places[::-1]] = np.arange(count - 1, -1, -1)
+    there = np.flatnonzero(table >= 0)
+    rows = table[there]
+    table[there] = np.arange(len(there))
+    return rows, table[places]
+
+
 def check_rows(count: int) -> None:
     """Raise `QueryLimit` when a join is about to make more rows than any query may have."""
     if count > QUERY_ROWS_MAX:

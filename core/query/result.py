@@ -24,7 +24,7 @@ from natalog.core.query.ast import (
 from natalog.core.query.column import Column
 from natalog.core.query.context import Context
 from natalog.core.query.fast_aggregates import Groups, fast_aggregate
-from natalog.core.query.keys import packed
+from natalog.core.query.keys import numbered, packed
 from natalog.core.query.relation import Relation
 from natalog.core.values import make_set, sort_key
 
@@ -146,14 +146,14 @@ def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
     names = list(dict.fromkeys(keys))
     if names:
         key = packed([found.columns[name].data for name in names])
-        _, first, groups = np.unique(key, return_index=True, return_inverse=True)
+        first, groups = numbered(key)
         count = len(first)
     else:
         first = np.zeros(1, dtype=np.int64)
         groups = np.zeros(found.count, dtype=np.int64)
         count = 1
     grouping = Groups(groups, count)
-    leaders = found.take(first.astype(np.int64))
+    leaders = found.take(first)
     columns: list[list[Any]] = []
     split: dict[str, list[list[Any]]] = {}
     for element in query.find:

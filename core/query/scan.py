@@ -20,7 +20,7 @@ from natalog.core.limits import LONG_MAX, LONG_MIN
 from natalog.core.query.ast import Blank, Const, Pattern, Term, Var
 from natalog.core.query.column import Column, aligned, column_of, united
 from natalog.core.query.context import Context, Rows
-from natalog.core.query.keys import ascends, first_of_each, matches
+from natalog.core.query.keys import ascends, distinct, first_of_each, matches, numbered
 from natalog.core.query.relation import NOTHING, UNIT, Relation, empty
 from natalog.core.values import Keyword, as_keyword, value_key
 
@@ -148,10 +148,10 @@ def _resolve_column(
     ctx: Context, db: Database, name: str, column: Column
 ) -> tuple[Ints, Ints | None]:
     """Rows that name an entity, and its id; None where nothing needs resolving."""
-    distinct, inverse = np.unique(column.data, return_inverse=True)
-    values = Column(column.kind, column.pool, distinct).values()
+    rows, numbers = numbered(column.data)
+    values = column.take(rows).values()
     if not any(isinstance(value, (int, Keyword, list, tuple)) for value in values):
-        return distinct, None
+        return rows, None
     ids: list[int] = []
     for value in values:
         found: int | None = None
@@ -166,7 +166,7 @@ def _resolve_column(
         elif type(value) is int and LONG_MIN <= value <= LONG_MAX:
             found = value
         ids.append(-1 if found is None else found)
-    table = np.array(ids, dtype=np.int64)[inverse]
+    table = np.array(ids, dtype=np.int64)[numbers]
     keep = np.flatnonzero(table != -1)
     return keep, table[keep]
 
@@ -396,7 +396,7 @@ def _attributes(db: Database, bound: Relation, terms: Terms) -> list[Keyword]:
         return [attr.value] if isinstance(attr.value, Keyword) else []
     if isinstance(attr, Var) and attr.name in bound.columns:
         column = bound.columns[attr.name]
-        seen = column._replace(data=np.unique(column.data)).values()
+        seen = column._replace(data=distinct(column.data)).values()
         return [value for value in seen if isinstance(value, Keyword) and value in db.indexes]
     first = terms[_E]
     entities: list[int] | None = None
@@ -406,8 +406,8 @@ def _attributes(db: Database, bound: Relation, terms: Terms) -> list[Keyword]:
         column = bound.columns[first.name]
         if column.kind != "long":
             return []
-        distinct = np.unique(column.data)
-        entities = distinct.tolist() if len(distinct) <= _FEW else None
+        found = distinct(column.data)
+        entities = found.tolist() if len(found) <= _FEW else None
     if entities is None:
         return list(db.indexes)
     codes = {code for e in entities for code in db.entities.seconds_of(e)}
