@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 from uuid import UUID
 
 from natalog.core.edn import read, write
@@ -77,8 +77,7 @@ class Rows(Sequence[Row]):
         """A `polars.DataFrame`, by way of Arrow."""
         import polars
 
-        found: Any = polars.from_arrow(self.to_arrow())
-        return found  # type: ignore[no-any-return]
+        return cast("pl.DataFrame", polars.from_arrow(self.to_arrow()))
 
 
 def _text(value: Any) -> Any:
