@@ -63,10 +63,10 @@ class Follower(Actor):
         self.name = f"follower:{state.database}.{state.branch}"
         super().__init__()
         self.state = state
+        metrics.labels.branch(state.database, state.branch)
         self._log = branch_log
         self._archive = archive
         self._heads = heads
-        self._metrics = metrics
 
     def tell(self, message: Any) -> None:
         raise LeaseLost

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -24,6 +24,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from natalog.actors.labels import BranchLabels
 
@@ -38,6 +39,24 @@ LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 
 DATABASE = ("database",)
 BRANCH = ("database", "branch")
+
+Samples = list[tuple[str, list[Sample]]]
+"""What another process tells: the samples of each family."""
+
+WORKER_FAMILIES: Final = frozenset(
+    {
+        *("natalog_reads", "natalog_query_duration_seconds", "natalog_query_rows"),
+        *("natalog_query_rejected", "natalog_mailbox_depth", "natalog_event_loop_lag_seconds"),
+        *("natalog_reader_basis_lag_transactions", "natalog_log_last_sequence"),
+        *("natalog_nats_connected", "natalog_nats_disconnects", "natalog_nats_reconnects"),
+        *("natalog_nats_errors", "natalog_nats_messages", "natalog_nats_bytes"),
+        *("natalog_segment_cache_bytes", "natalog_segment_cache_limit_bytes"),
+        *("natalog_segment_cache_hits", "natalog_segment_cache_misses"),
+        *("process_cpu_seconds", "process_resident_memory_bytes", "process_start_time_seconds"),
+        *("process_open_fds", "process_max_fds"),
+    }
+)
+"""What is told of a query worker; its samples have the label ``worker`` beside the others."""
 
 State = tuple[str, tuple[str, ...], float]
 """One value of `STATES`: the metric's name, the values of its labels, and the value."""
@@ -88,9 +107,9 @@ STATES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "natalog_service_ready": ("1 while requests are answered.", ("role",)),
     "natalog_lease_held": ("1 for the process that takes the transactions.", ()),
     "natalog_takeovers_total": ("Times this process began to take the transactions.", ()),
-    "natalog_nats_connected": ("1 while the connection to NATS is up.", ()),
-    "natalog_nats_disconnects_total": ("Times the connection to NATS broke.", ()),
-    "natalog_nats_reconnects_total": ("Times the connection to NATS was made again.", ()),
+    "natalog_nats_connected": ("1 while the connections to NATS are up.", ()),
+    "natalog_nats_disconnects_total": ("Times a connection to NATS broke.", ()),
+    "natalog_nats_reconnects_total": ("Times a connection to NATS was made again.", ()),
     "natalog_nats_errors_total": (
         "Errors that NATS told outside of any call: slow consumers, missing permissions.",
         (),
@@ -120,7 +139,7 @@ class Metrics:
     """The metrics of one service.
 
     ``labels`` gives the label values of branches.  ``branches``: how many a database has.
-    ``source`` gives the values of all other `STATES`.
+    ``source`` gives the values of all other `STATES`.  ``workers``: what query workers tell.
     """
 
     def __init__(self) -> None:
@@ -128,6 +147,7 @@ class Metrics:
         self.labels = BranchLabels()
         self.source: Callable[[], Iterable[State]] = tuple
         self.branches: dict[str, int] = {}
+        self.workers: Mapping[int, Samples] = {}
         self.registry.register(_States(self))
         self.transactions = Counter(
             "natalog_transactions_total",
@@ -255,7 +275,15 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition format."""
-        return generate_latest(_Shown(self.registry))
+        return generate_latest(_Shown(self))
+
+    def told(self, families: Container[str]) -> Samples:
+        """What another process shows of this one."""
+        return [
+            (metric.name, metric.samples)
+            for metric in _Shown(self).collect()
+            if metric.name in families
+        ]
 
     def forget_branch(self, database: str, branch: str) -> None:
         """Drop the series of a branch that is closed, and give its place to another one."""
@@ -310,13 +338,24 @@ class _States(Collector):
 
 
 class _Shown(CollectorRegistry):
-    """A registry without the instants at which series began: nobody asks for them."""
+    """A registry with the samples of query workers.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    It leaves the instants out at which series began: nobody asks for them.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
         super().__init__()
-        self._registry = registry
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
+        told: dict[str, list[Sample]] = {}
+        for worker, families in self._metrics.workers.items():
+            for name, samples in families:
+                told.setdefault(name, []).extend(
+                    sample._replace(labels={**sample.labels, "worker": str(worker)})
+                    for sample in samples
+                )
+        for metric in self._metrics.registry.collect():
             metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            metric.samples += told.get(metric.name, ())
             yield metric

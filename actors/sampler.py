@@ -53,6 +53,7 @@ class LogHead:
 class Sampler:
     """``source`` gives the values of one service; `run` asks NATS and the disk.
 
+    ``port`` is asked; ``inlet`` is the connection that requests come in by.
     ``monitoring``: URL of the server's monitoring endpoint, None without one.  ``server``: the own
     nats-server, if there is one.
     """
@@ -60,6 +61,7 @@ class Sampler:
     def __init__(
         self,
         port: NatsPort,
+        inlet: NatsPort,
         names: Names,
         hub: Hub,
         query: QueryActor,
@@ -70,6 +72,7 @@ class Sampler:
         monitoring: str | None,
     ) -> None:
         self._port = port
+        self._inlet = inlet
         self._names = names
         self._inlets = Inlets(port, names)
         self._hub = hub
@@ -165,15 +168,15 @@ class Sampler:
             yield "natalog_actors", (kind,), count
 
     def _of_nats(self) -> Iterator[State]:
-        port = self._port
-        yield "natalog_nats_connected", (), port.is_connected
-        yield "natalog_nats_disconnects_total", (), port.disconnects
-        yield "natalog_nats_reconnects_total", (), port.reconnects
-        yield "natalog_nats_errors_total", (), port.errors
-        traffic = port.traffic
+        ports = (self._port, self._inlet)
+        yield "natalog_nats_connected", (), all(port.is_connected for port in ports)
+        yield "natalog_nats_disconnects_total", (), sum(port.disconnects for port in ports)
+        yield "natalog_nats_reconnects_total", (), sum(port.reconnects for port in ports)
+        yield "natalog_nats_errors_total", (), sum(port.errors for port in ports)
         for direction in ("in", "out"):
-            yield "natalog_nats_messages_total", (direction,), traffic[f"{direction}_msgs"]
-            yield "natalog_nats_bytes_total", (direction,), traffic[f"{direction}_bytes"]
+            for unit, key in (("messages", "msgs"), ("bytes", "bytes")):
+                count = sum(port.traffic[f"{direction}_{key}"] for port in ports)
+                yield f"natalog_nats_{unit}_total", (direction,), count
         if self._server is not None:
             yield "natalog_nats_server_restarts_total", (), self._server.restarts
         for name, value in self._account.items():

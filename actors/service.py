@@ -169,6 +169,7 @@ class Service:
         )
         self.sampler = Sampler(
             port,
+            inlet,
             self.names,
             self.hub,
             self.query,
@@ -288,8 +289,7 @@ class Service:
             self._http = HttpServer(self.config.metrics_host, self.config.metrics_port, app)
             await self._http.start()
             self.metrics_port = self._http.port
-            self.runtime.spawn_task(self.sampler.run, "sampler")
-            self.runtime.spawn_task(self.sampler.probe, "event loop probe")
+            self.measure()
         self.port.on_reconnect.append(self._look_for_erasures)
         # a subscription counts once the server has read it; the answer to a request proves that
         await self.inlet.api("INFO")
@@ -300,13 +300,20 @@ class Service:
             pinned = None if clock is system_clock else clock()
             restarted = self.metrics.actor_restarts.labels("query-worker").inc
             url = self.config.nats if self.server is None else self.server.url
-            self.workers = Workers(self.config, str(url), pinned, restarted)
+            measured = self._http is not None
+            self.workers = Workers(self.config, str(url), pinned, restarted, measured=measured)
+            self.metrics.workers = self.workers.samples
             self.runtime.spawn_task(self.workers.run, "query workers")
             await self.workers.ready()
         if self.turn is not None:
             self.runtime.spawn_task(self.turn.follow, "lease changes")
             self.runtime.spawn_task(self.turn.publish_heads, "heads")
         self._ready = True
+
+    def measure(self) -> None:
+        """Look again and again at what metrics need and nobody here knows."""
+        self.runtime.spawn_task(self.sampler.run, "sampler")
+        self.runtime.spawn_task(self.sampler.probe, "event loop probe")
 
     async def stop(self) -> None:
         """Take no more requests, answer those that wait, then end the actors."""

@@ -18,12 +18,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from natalog.actors.config import ServiceConfig
+from natalog.actors.metrics import WORKER_FAMILIES, Samples
 from natalog.core.errors import NatalogError, ServerFailed
+
+if TYPE_CHECKING:
+    from natalog.actors.service import Service
 
 log = logging.getLogger("natalog.workers")
 
@@ -38,6 +42,8 @@ PAUSE_S: Final = 0.2
 PAUSE_MAX_S: Final = 10.0
 STUCK_EXIT: Final = 75
 _PING, _PONG = b"?\n", b"!\n"
+_MEASURE, _MEASURED = b"#\n", b"#"
+"""A ping that is answered with the size of what follows: metrics."""
 
 
 class Workers:
@@ -49,8 +55,13 @@ class Workers:
         url: str,
         pinned_ms: int | None,
         restarted: Callable[[], None],
+        *,
+        measured: bool = False,
     ) -> None:
-        """``url``: of the NATS server; ``pinned_ms``: the instant of a clock that stands still."""
+        """``url``: of the NATS server; ``pinned_ms``: the instant of a clock that stands still.
+
+        ``measured``: workers tell their metrics with every answer to a ping.
+        """
         self._count = config.query_workers
         settings = replace(
             config,
@@ -61,7 +72,10 @@ class Workers:
             server_config=None,
             console=False,
         )
-        self._settings = pickle.dumps((settings, pinned_ms))
+        self._settings = pickle.dumps((settings, pinned_ms, measured))
+        self._ping = _MEASURE if measured else _PING
+        self.samples: dict[int, Samples] = {}
+        """The metrics of each worker, as it last told them."""
         self._restarted = restarted
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = False
@@ -114,6 +128,7 @@ class Workers:
                 await self._attend(number, process)
             finally:
                 self._processes.pop(number, None)
+                self.samples.pop(number, None)
                 if process.returncode is None:
                     with contextlib.suppress(ProcessLookupError):
                         process.kill()
@@ -129,14 +144,18 @@ class Workers:
     async def _attend(self, number: int, process: asyncio.subprocess.Process) -> None:
         """Give a worker its settings and ping it until it ends or falls silent."""
         assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             size = len(self._settings)
             process.stdin.write(size.to_bytes(4, "big") + self._settings)
             await process.stdin.drain()
             limit = START_S
             while True:
                 with anyio.move_on_after(limit) as waiting:
-                    if await process.stdout.readline() != _PONG:
+                    said = await process.stdout.readline()
+                    if said.startswith(_MEASURED):
+                        size = int(said.removeprefix(_MEASURED))
+                        self.samples[number] = pickle.loads(await process.stdout.readexactly(size))
+                    elif said != _PONG:
                         await process.wait()
                         return
                 if waiting.cancelled_caught:
@@ -144,7 +163,7 @@ class Workers:
                     return
                 self._processes[number] = process
                 await anyio.sleep(PING_INTERVAL_S)
-                process.stdin.write(_PING)
+                process.stdin.write(self._ping)
                 await process.stdin.drain()
                 limit = SILENT_S
 
@@ -157,20 +176,26 @@ async def serve_as_worker() -> int:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
     size = int.from_bytes(await reader.readexactly(4), "big")
-    settings, pinned_ms = pickle.loads(await reader.readexactly(size))
+    settings, pinned_ms, measured = pickle.loads(await reader.readexactly(size))
     clock = None if pinned_ms is None else (lambda: int(pinned_ms))
     end = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, end.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the service's to handle
 
-    async def answer_pings() -> None:
-        while await reader.readline() == _PING:
-            _say(_PONG)
+    async def answer_pings(service: Service) -> None:
+        while (asked := await reader.readline()) in (_PING, _MEASURE):
+            if asked == _PING:
+                _say(_PONG)
+                continue
+            told = pickle.dumps(service.metrics.told(WORKER_FAMILIES))
+            _say(b"%b%d\n%b" % (_MEASURED, len(told), told))
         end.set()  # the service is gone
 
     async with running(settings, clock=clock) as service:
+        if measured:
+            service.measure()
         _say(_PONG)
-        pings = asyncio.create_task(answer_pings())
+        pings = asyncio.create_task(answer_pings(service))
         while not end.is_set():
             with anyio.move_on_after(0.5):
                 await end.wait()
@@ -183,7 +208,8 @@ async def serve_as_worker() -> int:
 
 def _say(words: bytes) -> None:
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), words)
+        while words:
+            words = words[os.write(sys.stdout.fileno(), words) :]
 
 
 def main() -> None:

@@ -6,13 +6,13 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import natalog
+from natalog.actors import workers
 from natalog.actors.config import ServiceConfig
 from natalog.actors.labels import OTHER, BranchLabels
 from natalog.actors.metrics import OUTCOMES, STATES, Metrics
@@ -25,11 +25,22 @@ Samples = dict[tuple[str, ...], float]
 def values(text: bytes, name: str, *labels: str) -> Samples:
     """The values of one metric by the values of its labels."""
     return {
-        tuple(sample.labels[label] for label in labels): sample.value
+        tuple(sample.labels.get(label, "") for label in labels): sample.value
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
         if sample.name == name
     }
+
+
+async def promtool_check(text: bytes) -> tuple[int, bytes, bytes] | None:
+    """What promtool says of an exposition, None without a promtool."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        return None
+    done = await asyncio.to_thread(
+        subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def of(service: Service, name: str, *labels: str) -> Samples:
@@ -212,6 +223,37 @@ async def test_one_of_two_processes_holds_the_lease(service_config: Config) -> N
 
 
 @pytest.mark.asyncio
+async def test_query_workers_are_shown_by_the_process_that_has_them(
+    service_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "PING_INTERVAL_S", 0.05)
+    config = service_config(query_workers=2, metrics_port=0)
+    async with running(config) as service, natalog.connect(service.url) as client:
+        await client.create_database("people", schema_flexibility="read")
+        conn = client.database("people")
+        await conn.transact([{"n": 1}])
+        for _ in range(20):
+            await (await conn.db()).q("[:find ?n :where [_ :n ?n]]")
+
+        def reads() -> dict[str, float]:
+            told = of(service, "reads_total", "worker", "database", "endpoint", "outcome")
+            return {key[0]: n for key, n in told.items() if key[1:] == ("people", "query", "ok")}
+
+        with anyio.fail_after(20):
+            while sum(reads().values()) < 20:
+                await asyncio.sleep(0.05)
+        assert set(reads()) <= {"0", "1"}, "this process answers none itself"
+        text = service.metrics.text()
+        memory = values(text, "process_resident_memory_bytes", "worker")
+        assert set(memory) == {("",), ("0",), ("1",)}
+        assert set(values(text, "natalog_build_info", "worker")) == {("",)}
+        lags = values(text, "natalog_reader_basis_lag_transactions", "worker", "database")
+        assert set(lags) <= {(worker, "people") for worker in ("", "0", "1")}
+        checked = await promtool_check(text)
+        assert checked is None or checked == (0, b"", b"")
+
+
+@pytest.mark.asyncio
 async def test_what_nats_does_not_tell_is_left_out(service_config: Config) -> None:
     async with running(service_config()) as ours:
         theirs = ServiceConfig(nats=ours.url, role="query", nats_monitoring="http://127.0.0.1:1")
@@ -239,18 +281,13 @@ async def test_a_damaged_log_is_shown(service_config: Config) -> None:
 
 
 @pytest.mark.asyncio
-async def test_promtool_finds_nothing_to_complain_about(
-    service_config: Config, tmp_path: Path
-) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed; it is in Debian's package prometheus")
+async def test_promtool_finds_nothing_to_complain_about(service_config: Config) -> None:
     async with running(service_config()) as service, natalog.connect(service.url) as client:
         await client.create_database("people", schema_flexibility="read")
         await client.database("people").transact([{"n": 1}])
         await service.sampler.look()
         text = service.metrics.text()
-    checked = await asyncio.to_thread(
-        subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True, check=False
-    )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    checked = await promtool_check(text)
+    if checked is None:
+        pytest.skip("promtool is not installed; it is in Debian's package prometheus")
+    assert checked == (0, b"", b"")

@@ -1,7 +1,7 @@
 """A small Natalog under load with a Prometheus that looks at it: for tests and previews.
 
-Two processes, one with all roles and its own nats-server and one that only answers reads, and the
-rules of ``config/prometheus``.  The load touches everything that has a metric.
+Two processes, one with all roles and its own nats-server and one that only has reads answered, by a
+worker, and the rules of ``config/prometheus``.  The load touches everything that has a metric.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def running(directory: Path) -> Iterator[Lab]:
         url = stack.enter_context(
             _serving(directory, "all", ports[0], "--data", directory / "data", "--listen")
         )
-        stack.enter_context(_serving(directory, "query", ports[1], "--nats", url))
+        reader = ("--query-workers", 1, "--nats", url)
+        stack.enter_context(_serving(directory, "query", ports[1], *reader))
         metrics = [f"127.0.0.1:{port}" for port in ports]
         address = stack.enter_context(_prometheus(directory, binary, metrics))
         yield Lab(url, metrics, address)

@@ -148,7 +148,7 @@ def overview() -> Json:
                 (f"natalog_service_ready{{{P}}}", "ready"),
                 (
                     f"natalog_build_info{{{P}}} * on (job, instance) group_left ()"
-                    f" (time() - process_start_time_seconds{{{P}}})",
+                    f' (time() - process_start_time_seconds{{{P},worker=""}})',
                     "up for (s)",
                 ),
             ],
@@ -157,9 +157,9 @@ def overview() -> Json:
         ),
         lines(
             "Connection to NATS",
-            "1 while it is up.",
+            "1 while it is up, that of query workers included.",
             "short",
-            [(f"natalog_nats_connected{{{P}}}", "{{instance}}")],
+            [(f"min by (instance) (natalog_nats_connected{{{P}}})", "{{instance}}")],
             top=1,
             w=4,
             h=7,
@@ -202,16 +202,16 @@ def overview() -> Json:
         ),
         lines(
             "Processors",
-            "Processor time per second; one core is 100 %.",
+            "Processor time per second, query workers included; one core is 100 %.",
             "percentunit",
-            [(rate("process_cpu_seconds_total", P), "{{instance}}")],
+            [(f"sum by (instance) ({rate('process_cpu_seconds_total', P)})", "{{instance}}")],
             w=8,
         ),
         lines(
             "Memory",
-            "Resident memory.",
+            "Resident memory, query workers included.",
             "bytes",
-            [(f"process_resident_memory_bytes{{{P}}}", "{{instance}}")],
+            [(f"sum by (instance) (process_resident_memory_bytes{{{P}}})", "{{instance}}")],
             w=8,
         ),
         lines(
@@ -226,7 +226,12 @@ def overview() -> Json:
             "Open files",
             "Share of the files that a process may open; connections count.",
             "percentunit",
-            [(f"process_open_fds{{{P}}} / process_max_fds{{{P}}}", "{{instance}}")],
+            [
+                (
+                    f"max by (instance) (process_open_fds{{{P}}} / process_max_fds{{{P}}})",
+                    "{{instance}}",
+                )
+            ],
             marks=thresholds(0.8),
             w=8,
         ),

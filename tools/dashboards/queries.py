@@ -48,7 +48,7 @@ def queries() -> Json:
             "Being answered",
             "Reads that the busiest process works on or that wait there for a worker.",
             "short",
-            f'max (natalog_mailbox_depth{{{P},actor="query"}})',
+            f'max (sum by (instance) (natalog_mailbox_depth{{{P},actor="query"}}))',
             marks=thresholds(100, 1000),
         ),
     ]
@@ -125,7 +125,12 @@ def queries() -> Json:
             "Reads being answered",
             "Reads that a process is working on or that wait for a worker.",
             "short",
-            [(f'natalog_mailbox_depth{{{P},actor="query"}}', "{{instance}}")],
+            [
+                (
+                    f'sum by (instance) (natalog_mailbox_depth{{{P},actor="query"}})',
+                    "{{instance}}",
+                )
+            ],
             w=8,
         ),
     ]

@@ -138,8 +138,11 @@ def storage() -> Json:
             "Bytes of stored leaves and scans in memory, and how many there may be.",
             "bytes",
             [
-                (f"natalog_segment_cache_bytes{{{P}}}", "{{instance}}"),
-                (f"natalog_segment_cache_limit_bytes{{{P}}}", "{{instance}} limit"),
+                (f"sum by (instance) (natalog_segment_cache_bytes{{{P}}})", "{{instance}}"),
+                (
+                    f"sum by (instance) (natalog_segment_cache_limit_bytes{{{P}}})",
+                    "{{instance}} limit",
+                ),
             ],
             w=6,
         ),
