@@ -35,6 +35,7 @@ class ServiceConfig:
     ``snapshot_interval_s``.  ``segment_store``: where snapshots keep their segments: ``jetstream``,
     ``memory``, or a URL of a directory or bucket.  ``segment_cache_bytes``: what of them is kept in
     memory.  ``segment_grace_s``: how long segments that nothing needs serve other processes' reads.
+    ``audit``: who sent a transaction becomes a fact about it, where NATS vouches for it.
     ``server_config``: a file that the child server's configuration includes (users, TLS, limits).
     ``console``: whether the HTTP port serves the web console, None where it listens on loopback
     only; ``console_write``: whether the console may transact; ``console_hosts``: names beside
@@ -64,6 +65,7 @@ class ServiceConfig:
     segment_grace_s: float = 300.0
     access: Access = field(default_factory=Access)
     server_config: Path | None = None
+    audit: bool = False
     console: bool | None = None
     console_write: bool = False
     console_hosts: tuple[str, ...] | None = None
@@ -74,6 +76,7 @@ class ServiceConfig:
         if isinstance(self.access, Mapping):
             object.__setattr__(self, "access", Access.of(self.access))
         _require(isinstance(self.access, Access), "access", "", "a table")
+        _require(isinstance(self.audit, bool), "audit", self.audit, "true or false")
         if self.server_config is not None:
             object.__setattr__(self, "server_config", Path(self.server_config))
             _require(self.nats is None, "server_config", "set", "left out beside nats")

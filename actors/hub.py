@@ -117,6 +117,7 @@ class Hub:
         *,
         mailbox_size: int,
         branch_idle_s: float,
+        audit: bool = False,
     ) -> None:
         """``process`` and ``lease`` None: transactions are never taken here."""
         self._port = port
@@ -129,6 +130,7 @@ class Hub:
         self._heads = heads
         self._lease = lease
         self._mailbox_size = mailbox_size
+        self._audit = audit
         self._open: dict[tuple[str, str], Open] = {}
         self._opening: dict[tuple[str, str], Opening] = {}
         self._resting: dict[tuple[str, str], BranchState] = {}
@@ -262,6 +264,7 @@ class Hub:
                 self._heads,
                 self._lease,
                 mailbox_size=self._mailbox_size,
+                audit=self._audit,
             )
         self._runtime.spawn(actor)
         await actor.ready()

@@ -156,6 +156,7 @@ class Service:
             self.lease,
             mailbox_size=config.mailbox_messages,
             branch_idle_s=config.branch_idle_s,
+            audit=config.audit,
         )
         self.views = Views(self.hub, speculate)
         self.query = QueryActor(

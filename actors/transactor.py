@@ -20,6 +20,7 @@ import anyio
 from anyio import to_thread
 
 from natalog.actors.archive import Archive
+from natalog.actors.audit import Own, audited, declaration
 from natalog.actors.catalog import Catalog, Process, record_of
 from natalog.actors.failpoints import failpoint
 from natalog.actors.heads import Heads, check_head
@@ -108,7 +109,7 @@ class End:
 class Staged:
     """An entry that waits to be written, and who wants to hear of it."""
 
-    submission: Request | Ingested
+    submission: Request | Ingested | Own
     entry: Entry
     ident: str | None
     report: TxReport | None
@@ -136,6 +137,7 @@ class Transactor(Actor):
         lease: Lease,
         *,
         mailbox_size: int,
+        audit: bool = False,
     ) -> None:
         self.name = f"transactor:{state.database}.{state.branch}"
         self.mailbox_size = mailbox_size
@@ -145,6 +147,7 @@ class Transactor(Actor):
         self._catalog = catalog
         self._archive = archive
         self._process = process
+        self._audit = audit
         self._heads = heads
         self._lease = lease
         self._labels = labels = (state.database, state.branch)
@@ -293,7 +296,7 @@ class Transactor(Actor):
                 if isinstance(one, Request):
                     one.mine = True
 
-    def _abandon(self, waiting: Sequence[Request | Ingested], error: NatalogError) -> None:
+    def _abandon(self, waiting: Sequence[Request | Ingested | Own], error: NatalogError) -> None:
         for one in waiting:
             if not one.answered:
                 self._count("failed")
@@ -332,6 +335,13 @@ class Transactor(Actor):
                 if ident is not None and ident in by_id:
                     by_id[ident].repeats.append(one)
                     continue
+                wanted = declaration(db, one) if self._audit else None
+                if wanted is not None:
+                    staged.append(await self._transact(db, Wish(wanted, None, None), Own()))
+                    db = staged[-1].after
+                    if isinstance(one, Planned):
+                        one.moved()
+                        continue
                 made = await self._transact(db, wish, one)
             except (SegmentMissing, SegmentCorrupt) as error:
                 # says nothing of the transaction: it is to be sent again
@@ -365,7 +375,7 @@ class Transactor(Actor):
                 return waiting[spot + 1 :]
         return ()
 
-    async def _transact(self, db: Database, wish: Wish, one: Request | Ingested) -> Staged:
+    async def _transact(self, db: Database, wish: Wish, one: Request | Ingested | Own) -> Staged:
         ident = wish.ident
         merged: tuple[UUID, ...] = ()
         kind = "transaction"
@@ -376,7 +386,10 @@ class Transactor(Actor):
             merged = await self._archive.parents(self.state.database, wish.parents, db.commit_id)
 
         def work() -> Staged:
-            report = self._process(db, wish.tx_data, wish.tx_meta)
+            if self._audit and not isinstance(one, Own):
+                report = audited(self._process, db, wish.tx_data, wish.tx_meta, one)
+            else:
+                report = self._process(db, wish.tx_data, wish.tx_meta)
             record = record_of(report, db, ident, merged, kind)
             entry = Entry(ENTRY_COMMIT, record.encode(), one.ingest_seq)
             if len(entry.data) + BLOCK_OVERHEAD_BYTES > self._port.payload_room:
@@ -475,7 +488,7 @@ class Transactor(Actor):
             log.warning("a report was not published: %s", error.message)
 
     async def _publish_rejection(
-        self, ident: str | None, error: NatalogError, one: Request | Ingested
+        self, ident: str | None, error: NatalogError, one: Request | Ingested | Own
     ) -> None:
         body = Struct(
             rejected=error_struct(error),

@@ -93,6 +93,7 @@ def _root(
     tls_key: access.KeyOption = None,
     tls_first: access.FirstOption = False,
     inbox_prefix: access.InboxOption = None,
+    js_api_prefix: access.JsApiOption = None,
     embedded: access.EmbeddedOption = None,
 ) -> None:
     """A temporal Datalog database that runs as actors on NATS."""
@@ -109,6 +110,7 @@ def _root(
                 tls_key=tls_key,
                 tls_first=tls_first,
                 inbox_prefix=inbox_prefix,
+                js_api_prefix=js_api_prefix,
             ),
             embedded,
         )

@@ -15,7 +15,7 @@ from natalog.connection.access import Access
 _PANEL: Final = "Connection (anywhere on the command line)"
 _VALUED: Final = (
     *("--user", "--password", "--token", "--creds", "--nkey"),
-    *("--tlsca", "--tlscert", "--tlskey", "--inbox-prefix", "--embedded"),
+    *("--tlsca", "--tlscert", "--tlskey", "--inbox-prefix", "--js-api-prefix", "--embedded"),
 )
 _FLAGS: Final = ("--tlsfirst",)
 
@@ -44,6 +44,10 @@ InboxOption = Annotated[
 EmbeddedOption = Annotated[
     Path | None,
     _option("--embedded", "DIR", "Run a service on this data directory for this command."),
+]
+JsApiOption = Annotated[
+    str | None,
+    _option("--js-api-prefix", "SUBJECT", "JetStream of another account. [NATS_JS_API_PREFIX]"),
 ]
 FirstOption = Annotated[
     bool,

@@ -58,7 +58,8 @@ class Consumer:
         await call(
             self._session, f"CONSUMER.CREATE.{self._stream}.{self._name}.{self._filter}", body
         )
-        self._pulls = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        api = self._session.transport.js_api_prefix
+        self._pulls = f"{api}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         self._channel = await self._session.transport.channel()
         return self
 

@@ -33,6 +33,7 @@ from natalog.core.errors import (
 )
 
 DEFAULT_INBOX = "_INBOX"
+JS_API = "$JS.API"
 PART_HEADER = "Natalog-Part"
 MORE_HEADER = "Natalog-More"
 BASIS_HEADER = "Natalog-Basis"
@@ -158,6 +159,7 @@ class Transport:
 
     def __init__(self, client: NatsClient, timeout: Timeout, inbox_prefix: str) -> None:
         self.timeout = timeout
+        self.js_api_prefix = JS_API
         self._nats = client
         self._nats.on_violation.append(self._on_violation)
         self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}"
@@ -193,6 +195,7 @@ class Transport:
         options = {**access.options(), **options}
         prefix = check_prefix(options.get("inbox_prefix", DEFAULT_INBOX), "inbox prefix")
         self = cls(NatsClient(servers), timeout, prefix)
+        self.js_api_prefix = access.js_api_prefix or JS_API
         self._nats.tls_required |= access.wants_tls
         try:
             async with asyncio.timeout(timeout.connect_s):
@@ -320,7 +323,7 @@ class Transport:
         we may not call it."""
         payload = b"" if body is None else json.dumps(body).encode()
         limit = self.timeout.request_s if timeout_s is None else timeout_s
-        reply = await self.request(f"$JS.API.{what}", payload, limit)
+        reply = await self.request(f"{self.js_api_prefix}.{what}", payload, limit)
         try:
             answer = json.loads(reply.data)
         except ValueError:

@@ -31,6 +31,7 @@ ENVIRONMENT: Final = {
     "tls_key": "NATS_KEY",
     "tls_first": "NATS_TLS_FIRST",
     "inbox_prefix": "NATS_INBOX_PREFIX",
+    "js_api_prefix": "NATS_JS_API_PREFIX",
 }
 """Variables by setting; those that the nats command line has are named as there."""
 
@@ -47,6 +48,7 @@ _CONTEXT: Final = {
     "key": "tls_key",
     "tls_first": "tls_first",
     "inbox_prefix": "inbox_prefix",
+    "jetstream_api_prefix": "js_api_prefix",
 }
 _FILES: Final = ("creds", "nkey", "tls_ca", "tls_cert", "tls_key")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
@@ -66,6 +68,7 @@ class Access:
     or the seed.  ``tls_ca``: certificates to trust in place of the system's; ``tls_cert`` and
     ``tls_key``: our own; ``tls_first``: handshake before the server says anything.
     ``inbox_prefix``: subjects that answers come to, where the user may not receive on ``_INBOX``.
+    ``js_api_prefix``: in place of ``$JS.API``, where the logs are in another account.
 
     >>> Access(user="ann", password="secret")
     Access(user='ann')
@@ -83,6 +86,7 @@ class Access:
     tls_key: str | None = None
     tls_first: bool = False
     inbox_prefix: str | None = None
+    js_api_prefix: str | None = None
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -109,6 +113,8 @@ class Access:
             raise InvalidConfig("tls_key is the key of a tls_cert.", key="tls_key")
         if self.inbox_prefix is not None:
             check_prefix(self.inbox_prefix, "inbox prefix")
+        if self.js_api_prefix is not None:
+            check_prefix(self.js_api_prefix.removeprefix("$"), "prefix of JetStream's API")
 
     def __repr__(self) -> str:
         shown = [
