@@ -139,7 +139,7 @@ class ValuePool:
 
     def decode(self, codes: Ints) -> NDArray[np.object_]:
         """The values of many codes."""
-        return self._values[codes]
+        return self._values.take(codes)
 
     def ranks(self, codes: Ints) -> Ints:
         """Numbers that order like the values of ``codes`` do (see `natalog.core.values`).

@@ -29,7 +29,10 @@ class Column(NamedTuple):
 
     def take(self, rows: Any) -> Column:
         """The entries at some rows (indices or a mask)."""
-        return Column(self.kind, self.pool, self.data[rows])
+        data = self.data
+        return Column(
+            self.kind, self.pool, data[rows] if rows.dtype == np.bool_ else data.take(rows)
+        )
 
     def values(self) -> list[Any]:
         """The entries as Python values."""

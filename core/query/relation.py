@@ -34,9 +34,10 @@ class Relation:
 
     def take(self, rows: Any) -> Relation:
         """Some rows, each at most once: a mask or row numbers."""
+        if rows.dtype == np.bool_:  # numbers are found once, a mask is read for every column
+            rows = np.flatnonzero(rows)
         columns = {name: column.take(rows) for name, column in self.columns.items()}
-        count = len(rows) if rows.dtype != np.bool_ else int(np.count_nonzero(rows))
-        return Relation(columns, count, self.key)
+        return Relation(columns, len(rows), self.key)
 
     def with_column(self, name: str, column: Column) -> Relation:
         """The same rows with one more variable."""
@@ -90,6 +91,13 @@ class Relation:
             return other
         if not other.columns and other.count:
             return self
+        for one, many in ((other, self), (self, other)):
+            if one.count == 1:  # a scalar input, say: its values stand beside every row
+                beside = {
+                    name: Column(c.kind, c.pool, np.broadcast_to(c.data, (many.count,)))
+                    for name, c in one.columns.items()
+                }
+                return Relation({**many.columns, **beside}, many.count, many.key)
         check_rows(self.count * other.count)
         rows = np.repeat(np.arange(self.count), other.count)
         spots = np.tile(np.arange(other.count), self.count)

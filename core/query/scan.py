@@ -272,7 +272,7 @@ def _constants_hit(db: Database, kind: Kind, hits: _Hits, terms: Terms) -> Any:
         entry = find(value.value, kind, db.pool)
         if entry is None:
             return False
-        keep = (facts.v if spots is None else facts.v[spots]) == entry
+        keep = (facts.v if spots is None else facts.v.take(spots)) == entry
     if isinstance(tx, Const):
         if type(tx.value) is not int or not LONG_MIN <= tx.value <= LONG_MAX:
             return False
@@ -299,7 +299,7 @@ def _column_at(db: Database, kind: Kind, facts: Facts, spots: Ints | None, spot:
     else:
         data = facts.e if spot == _E else facts.tx
         kind = "long"
-    return Column(kind, db.pool, data if spots is None else data[spots])
+    return Column(kind, db.pool, data if spots is None else data.take(spots))
 
 
 def _fetch(db: Database, attr: Keyword, kind: Any, bound: Relation, terms: Terms) -> _Hits | None:
