@@ -6,7 +6,7 @@ answer a `Struct`, whatever travelled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -36,15 +36,22 @@ class Struct(dict[str, Any]):
 class Bare:
     """A result that stands alone in EDN and JSON; in msgpack it comes with ``wrapper``'s fields.
 
-    ``edn``: how the result shows in EDN where that is not the result itself.
+    ``edn``: makes what shows in EDN where that is not the result itself.
     """
 
-    __slots__ = ("edn", "result", "wrapper")
+    __slots__ = ("_edn", "result", "wrapper")
 
-    def __init__(self, result: Any, wrapper: Mapping[str, Any], edn: Any = None) -> None:
+    def __init__(
+        self, result: Any, wrapper: Mapping[str, Any], edn: Callable[[], Any] | None = None
+    ) -> None:
         self.result = result
         self.wrapper = wrapper
-        self.edn = result if edn is None else edn
+        self._edn = edn
+
+    @property
+    def edn(self) -> Any:
+        """The result as EDN shows it."""
+        return self.result if self._edn is None else self._edn()
 
 
 # --- reading -------------------------------------------------------------------------------------

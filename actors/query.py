@@ -575,8 +575,8 @@ def result_body(result: QueryResult, basis: int | None) -> Bare:
         found: Any = list(map(list, rows))
     else:
         found = result.python()
-    shown = make_set(rows) if result.kind == "set" else found
-    return Bare(found, {"kind": result.kind, "basis": basis}, shown)
+    as_set = (lambda: make_set(rows)) if result.kind == "set" else None
+    return Bare(found, {"kind": result.kind, "basis": basis}, as_set)
 
 
 def bare(found: Any, db: Database, rows: int) -> Answer:
