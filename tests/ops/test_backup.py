@@ -283,3 +283,25 @@ async def test_the_logs_of_deleted_and_moved_branches_are_part_of_a_backup(tmp_p
                 *(right.lane, right.phase, right.branch, right.base),
             )
             assert left.last_seq == right.last_seq
+
+
+async def test_what_was_erased_is_in_no_later_backup(tmp_path: Path) -> None:
+    """The redacted copies come along: what stayed can be read, what went is nowhere."""
+    async with running(config(tmp_path)) as service, natalog.connect(service.url) as client:
+        conn = await fill(client)
+        for n in range(3):
+            await conn.transact([{"n": 200 + n, "text": f"zebra-4711 {n}"}])
+        old = await back_up(service)
+        await conn.erase(containing="zebra-4711")
+        last = await conn.transact([{"n": 300}])
+        new = await back_up(service)
+        assert b"zebra-4711" in old and b"zebra-4711" not in new
+        await restore(service, new, "again")
+        assert await dump(client, "again") == await dump(client, "people")
+        other = client.database("again")
+        assert (await other.transact([{"n": 300}])).tx == last.tx + 1
+        for branch in await other.branches():
+            findings = await check_branch(client, "again", branch)
+            assert all(finding.good for finding in findings), findings
+        receipt = await other.erase(containing="t7")
+        assert receipt and b"t7" not in await back_up(service, "again")
