@@ -84,6 +84,7 @@ class Backup:
         Raises `DatabaseNotFound`, `LogCorrupt` when a log is not sound, and `Unavailable` when
         the database was changed (collected, erased from) so that it must be begun again.
         """
+        await self._port.notice_copies(self._names.log_stream(self._database))
         streams = await self._listed()
         if self._names.log_stream(self._database) not in streams:
             raise DatabaseNotFound(

@@ -62,6 +62,7 @@ class LogChecks:
 
     async def run(self) -> AsyncIterator[Seen]:
         """Everything, as it is found; raises `DatabaseNotFound`."""
+        await self._port.notice_copies(self._names.log_stream(self._database))
         lines = await self._lines.all(self._database)
         if not any(line.lane == 0 and line.last_seq for line in lines):
             raise no_log(self._database, MAIN_BRANCH)

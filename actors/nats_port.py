@@ -264,7 +264,7 @@ class NatsPort:
         # An answer to what is in flight may never come: who waits finds out now.
         for scope in list(self._in_flight):
             scope.cancel()
-        if not self.closed.is_set():
+        if self._closer is None and not self.closed.is_set():
             log.warning("nats: disconnected")
 
     async def _on_reconnect(self) -> None:
@@ -464,6 +464,13 @@ class NatsPort:
             if error.err_code == STREAM_NOT_FOUND:
                 return None
             raise
+
+    async def notice_copies(self, name: str) -> int:
+        """How many copies a stream has; several make this port read as a cluster needs it."""
+        info = await self.stream_info(name)
+        copies = 1 if info is None else int(info["config"].get("num_replicas") or 1)
+        self.replicated = self.replicated or copies > 1
+        return copies
 
     async def stream_delete(self, name: str) -> bool:
         """Delete a stream with all its messages; False when there was none."""

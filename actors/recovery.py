@@ -117,6 +117,7 @@ class Recovery:
     async def _line(self, database: str, branch: str) -> Line:
         check_name(database)
         check_name(branch, "branch")
+        await self._port.notice_copies(self._names.log_stream(database))
         line = await self._lines.live(database, branch)
         if line is None:
             raise no_log(database, branch)
