@@ -12,10 +12,11 @@ import json
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import anyio
 from nats.aio.msg import Msg
@@ -550,6 +551,29 @@ class NatsPort:
         return PubAck(
             str(answer["stream"]), int(answer["seq"]), bool(answer.get("duplicate", False))
         )
+
+    async def append_all(
+        self, messages: Sequence[tuple[str, bytes]], *, timeout_s: float = API_TIMEOUT_S
+    ) -> PubAck:
+        """Publish messages into a stream that allows it: all of them are stored, or none.
+
+        The server syncs them once.  At most 1,000.  Raises as `append`; after `DeadlineExceeded`
+        the outcome is unknown.
+        """
+        ident = uuid4().hex
+        *before, (subject, payload) = messages
+        for number, (other, data) in enumerate(before, 1):
+            headers = {"Nats-Batch-Id": ident, "Nats-Batch-Sequence": str(number)}
+            await self.publish(other, data, headers=headers)
+        headers = {
+            "Nats-Batch-Id": ident,
+            "Nats-Batch-Sequence": str(len(messages)),
+            "Nats-Batch-Commit": "1",
+        }
+        message = await self.request(subject, payload, headers=headers, timeout_s=timeout_s)
+        answer = json.loads(message.data)
+        _check(answer, subject)
+        return PubAck(str(answer["stream"]), int(answer["seq"]), False)
 
     async def read(
         self, stream: str, *, seq: int | None = None, last_by_subject: str | None = None

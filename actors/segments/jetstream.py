@@ -1,14 +1,17 @@
 """Segments in JetStream: a stream for each generation, a message for each segment.
 
 The last message of a segment's subject is the segment, read by direct get.  A subject takes one
-message (``discard_new_per_subject``), so that laying a segment down twice costs no byte.
+message (``discard_new_per_subject``), so that laying a segment down twice costs no byte.  Segments
+travel in atomic batches: the server syncs a batch once, not each of its messages, and whoever waits
+for the same disk waits little.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -23,12 +26,16 @@ from natalog.actors.segments.shelf import GenerationGone, Segment
 from natalog.actors.segments.wire import Wire
 from natalog.core.errors import DeadlineExceeded, TooLarge, Unavailable
 
+log = logging.getLogger("natalog.segments")
+
 SUBJECT_TAKEN: Final = 10077
 """JetStream's refusal of a second message on a subject."""
 IN_FLIGHT: Final = 16
+"""Segments that travel at a time where they travel one by one."""
+BATCH_SEGMENTS: Final = 128
 BATCH_BYTES: Final = 1024 * 1024
 BATCHES_MAX: Final = 2
-"""Batches of `IN_FLIGHT` segments that travel while the next is made."""
+"""Batches that travel while the next is made."""
 ATTEMPTS_MAX: Final = 20
 PAUSE_S: Final = 0.05
 HEADER_BYTES_MAX: Final = 512
@@ -56,6 +63,7 @@ class JetStreamShelf:
             "max_msgs_per_subject": 1,
             "num_replicas": self._replicas,
             "allow_direct": True,
+            "allow_atomic": True,
         }
         self._wire.call(lambda port: port.stream_create(config))
 
@@ -90,15 +98,31 @@ class JetStreamShelf:
         return size
 
     async def _put(self, generation: int, batch: list[Segment], port: NatsPort) -> int:
-        return sum(await asyncio.gather(*(self._put_one(port, generation, *one) for one in batch)))
+        for _, data in batch:
+            if len(data) + HEADER_BYTES_MAX > port.payload_room:
+                raise TooLarge(
+                    f"A segment has {len(data)} bytes; {port.payload_room} fit a message.",
+                    bytes=len(data),
+                    bytes_max=port.payload_room,
+                )
+        if len(batch) > 1:
+            messages = [
+                (self._names.segment(self._database, generation, name), data)
+                for name, data in batch
+            ]
+            try:
+                await port.append_all(messages)
+                return sum(len(data) for _, data in batch)
+            except (JetStreamError, Unavailable, DeadlineExceeded) as error:
+                # one of them is there already, or the outcome is not known
+                log.debug("segments go one by one: %s", error.message)
+        size = 0
+        for start in range(0, len(batch), IN_FLIGHT):
+            few = batch[start : start + IN_FLIGHT]
+            size += sum(await asyncio.gather(*(self._put_one(port, generation, *s) for s in few)))
+        return size
 
     async def _put_one(self, port: NatsPort, generation: int, name: str, data: bytes) -> int:
-        if len(data) + HEADER_BYTES_MAX > port.payload_room:
-            raise TooLarge(
-                f"A segment has {len(data)} bytes; {port.payload_room} fit a message.",
-                bytes=len(data),
-                bytes_max=port.payload_room,
-            )
         stream = self._names.segments_stream(self._database, generation)
         subject = self._names.segment(self._database, generation, name)
         for attempt in range(ATTEMPTS_MAX):
@@ -172,18 +196,17 @@ class JetStreamShelf:
         self._wire.call(remove)
 
     def copy(self, source: int, target: int, names: Iterable[str]) -> None:
-        async def one(port: NatsPort, name: str) -> None:
-            data = await self._read(port, source, name)
-            if data is not None:
-                await self._put_one(port, target, name, data)
+        async def read(few: list[str], port: NatsPort) -> list[Segment]:
+            found = await asyncio.gather(*(self._read(port, source, name) for name in few))
+            pairs = zip(few, found, strict=True)
+            return [(name, data) for name, data in pairs if data is not None]
 
-        async def many(batch: list[str], port: NatsPort) -> None:
-            await asyncio.gather(*(one(port, name) for name in batch))
+        def segments() -> Iterator[Segment]:
+            wanted = list(names)
+            for start in range(0, len(wanted), IN_FLIGHT):
+                yield from self._wire.call(partial(read, wanted[start : start + IN_FLIGHT]))
 
-        wanted = list(names)
-        for start in range(0, len(wanted), IN_FLIGHT):
-            batch = wanted[start : start + IN_FLIGHT]
-            self._wire.call(partial(many, batch))
+        self.put_many(target, segments())
 
     def generations(self) -> Mapping[int, int]:
         pattern = self._names.segment(self._database, "*", "*")
@@ -209,7 +232,7 @@ def _batches(segments: Iterable[Segment]) -> Iterable[list[Segment]]:
     for name, data in segments:
         batch.append((name, data))
         size += len(data)
-        if len(batch) == IN_FLIGHT or size >= BATCH_BYTES:
+        if len(batch) == BATCH_SEGMENTS or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:

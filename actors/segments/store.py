@@ -12,6 +12,7 @@ it wrote: either the compaction saw its pointer, or it sees the compaction.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -141,6 +142,15 @@ class SegmentStore:
                 continue
         raise Moved
 
+    def _begin_anew(self, lost: Generations) -> None:
+        """Another generation in place of one that nobody has moved and that is not there."""
+        log.error("generation %d of the segments of %s is lost", lost.current, self.database)
+        found = self.generations()
+        number = found.claimed + 1
+        self._shelf.create(number)
+        with contextlib.suppress(Superseded):
+            self._write(replace(found, current=number, claimed=number))
+
     def void(self) -> Generations:
         """Begin a new epoch: no snapshot of an earlier one counts any more."""
         for _ in range(CLAIM_ATTEMPTS_MAX):
@@ -249,7 +259,8 @@ class SegmentStore:
         try:
             size = self._shelf.put_many(generations.current, new())
         except GenerationGone as error:
-            self.generations(fresh=True)
+            if self.generations(fresh=True).current == generations.current:
+                self._begin_anew(generations)
             raise Moved from error
         with self._lock:
             if self._known[0] == (generations.ident, generations.current):

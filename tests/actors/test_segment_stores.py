@@ -243,6 +243,31 @@ def test_a_writer_that_was_overtaken_begins_again(lab: Lab) -> None:
     assert not lab.store().missing({*made, *late})
 
 
+def test_writers_of_the_same_segments_do_not_disturb_each_other(lab: Lab) -> None:
+    first, second = lab.store(), lab.store()
+    made = segments(300)
+    assert not second.missing(set()), "it has seen that nothing is there"
+    first.put_many(list(made.items())[100:200])
+    second.put_many(made.items())
+    assert first.missing(set(made)) == set()
+    assert {name: first.get(name) for name in made} == made
+    assert first.sizes() == {name: len(data) for name, data in made.items()}
+
+
+def test_a_generation_that_is_lost_is_begun_anew(lab: Lab) -> None:
+    store, other = lab.store(), lab.store()
+    made = segments(10)
+    store.put_many(made.items())
+    lab.shelf().drop(1)
+    assert other.missing(set(made)) == set(made)
+    assert other.get(next(iter(made))) is None
+    with pytest.raises(Moved):
+        other.put_many(segments(3, salt="more").items())
+    other.put_many(made.items())
+    assert {name: store.get(name) for name in made} == made
+    assert store.generations().current == 2
+
+
 def test_a_corrupt_segment_is_as_good_as_missing_and_can_be_written_again(lab: Lab) -> None:
     store = lab.store()
     made = segments(3)
