@@ -207,7 +207,7 @@ async def serve_as_worker() -> int:
 
 
 def _say(words: bytes) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # uvloop's word for a closed pipe
         while words:
             words = words[os.write(sys.stdout.fileno(), words) :]
 
