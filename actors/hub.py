@@ -25,16 +25,24 @@ from natalog.actors.log import BranchLog, LogRedacted, no_log
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, SPENT, Names, check_name
 from natalog.actors.nats_port import NatsPort
-from natalog.actors.runtime import Actor, Runtime, as_natalog
+from natalog.actors.runtime import RETRY_AFTER_MS, Actor, Runtime, as_natalog
 from natalog.actors.snapshots import Snapshots
 from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.transactor import Transactor, catch_up, fold
 from natalog.core.database import Database
-from natalog.core.errors import LogCorrupt, NatalogError, Unavailable
+from natalog.core.errors import (
+    Busy,
+    DeadlineExceeded,
+    LogCorrupt,
+    NatalogError,
+    Unavailable,
+)
 
 log = logging.getLogger("natalog.hub")
 
 CATCH_UP_TIMEOUT_S = 5.0
+READS_PARKED_MAX = 1024
+"""Reads that wait for a transaction that is not there; the others must have room beside them."""
 REFRESH_TIMEOUT_S = 1.0
 """A transactor that asks for its own branch gets no answer; it must not wait for long."""
 REFRESH_PAUSE_S = 0.005
@@ -130,6 +138,7 @@ class Hub:
         self._heads = heads
         self._lease = lease
         self._mailbox_size = mailbox_size
+        self._parked = 0
         self._audit = audit
         self._open: dict[tuple[str, str], Open] = {}
         self._opening: dict[tuple[str, str], Opening] = {}
@@ -421,10 +430,22 @@ class Hub:
         state, actor = found
         state.used = True
         behind = basis is not None and state.db.max_tx < basis and state.awaits(basis)
-        if behind and isinstance(actor, Transactor):
-            # somebody else may have appended: only the log knows
-            await actor.ask("catch up", min(timeout_s, CATCH_UP_TIMEOUT_S))
-        return await state.value(basis, timeout_s)
+        if not behind:
+            return await state.value(basis, timeout_s)
+        if self._parked >= READS_PARKED_MAX:
+            raise Busy("Too many reads wait for transactions.", retry_after_ms=RETRY_AFTER_MS)
+        self._parked += 1
+        try:
+            if isinstance(actor, Transactor):
+                # somebody else may have appended: only the log knows
+                limit = min(timeout_s, CATCH_UP_TIMEOUT_S)
+                with anyio.move_on_after(limit) as waiting:
+                    await actor.look.run()
+                if waiting.cancelled_caught:
+                    raise DeadlineExceeded("The log did not answer in time.", basis=basis)
+            return await state.value(basis, timeout_s)
+        finally:
+            self._parked -= 1
 
     async def line(self, database: str, branch: str) -> Line:
         """The log of a living branch; `BranchNotFound`, `DatabaseNotFound`."""

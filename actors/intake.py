@@ -33,7 +33,7 @@ log = logging.getLogger("natalog.intake")
 CHANGING: Final = frozenset(
     {
         *("transact", "merge", "create", "delete", "branch", "delete-branch", "force-branch"),
-        *("gc", "erase"),
+        *("gc", "erase", "snapshot"),
     }
 )
 """Endpoints that change something."""

@@ -46,7 +46,12 @@ from natalog.core.errors import (
     SegmentCorrupt,
     SegmentMissing,
 )
-from natalog.core.limits import CONFLICTS_MAX, KEPT_FORM_SIZE_MAX, QUERY_TIMEOUT_S
+from natalog.core.limits import (
+    CONFLICTS_MAX,
+    KEPT_FORM_SIZE_MAX,
+    QUERY_TIMEOUT_MAX_S,
+    QUERY_TIMEOUT_S,
+)
 from natalog.core.query import Plan, QueryResult, q
 from natalog.core.query.ast import InSource, Query
 from natalog.core.query.kept import forget
@@ -263,7 +268,7 @@ class QueryActor:
     def _asker(self, request: Request, fields: Mapping[str, Any]) -> Asker:
         timeout_ms = integer(fields, "timeout_ms", minimum=1)
         timeout_s = QUERY_TIMEOUT_S if timeout_ms is None else timeout_ms / 1000
-        timeout_s = min(timeout_s, request.timeout_s)
+        timeout_s = min(timeout_s, request.timeout_s, QUERY_TIMEOUT_MAX_S)
         basis = integer(fields, "basis")
         return Asker(request.database, request.branch, basis, request.arrived + timeout_s)
 

@@ -41,6 +41,7 @@ from natalog.actors.payload import (
 from natalog.actors.planned import Alone, Planned, Wish
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor, Ask, as_natalog
+from natalog.actors.shared import Shared
 from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.tables import Place
 from natalog.core.beginning import deleted_record
@@ -76,6 +77,7 @@ log = logging.getLogger("natalog.transactor")
 
 TX_INSTANT = Keyword("db/txInstant")
 TURN_S = 0.004
+LOOK_TIMEOUT_S = 30.0
 """After this long the event loop gets a turn between two transactions."""
 FENCED_ATTEMPTS = 5
 ID_LENGTH_MAX = 256
@@ -163,6 +165,8 @@ class Transactor(Actor):
         self._report_subject = names.report(state.database, state.branch)
         self._ingest = IngestReader(port, names, state, self.put)
         self._turn = 0.0
+        self.look = Shared(lambda: self.ask("catch up", LOOK_TIMEOUT_S))
+        """Looks for what others have appended; many readers ask for it at a time."""
 
     # --- life --------------------------------------------------------------------------------
 

@@ -59,6 +59,8 @@ QUERY_ROWS_MAX = 10_000_000
 """Rows of an intermediate or final result."""
 QUERY_TIMEOUT_S = 30.0
 """Deadline of a query that names none."""
+QUERY_TIMEOUT_MAX_S = 600.0
+"""The latest deadline of a read, whatever it asks for: threads that answer reads are few."""
 PARSED_QUERIES_MAX = 1_024
 """Parsed queries and pull patterns that are kept, each."""
 KEPT_FORM_SIZE_MAX = 4_096

@@ -57,7 +57,7 @@ async def test_what_is_served_is_what_is_described(tmp_path: Path) -> None:
     # info may be asked of a branch too
     served = {re.sub(r"\.\*\.\*\.info$", ".*._.info", subject) for subject in served}
     streams = {"natalog.*.*.tx", "natalog.*.*.log", "natalog.*.*.report"}
-    heard_by_all = {"natalog.*.*.cancel"}
+    heard_by_all = {"natalog.*.*.cancel", "natalog.*.*.more"}
     assert described == served | streams | heard_by_all
 
 

@@ -101,6 +101,16 @@ async def test_every_role_may_do_with_every_subject_what_is_documented(tmp_path:
     assert len(table) > 400
 
 
+@pytest.mark.asyncio
+async def test_every_endpoint_is_documented_for_every_role(tmp_path: Path) -> None:
+    documented_ = {subject for subject, _, _ in documented()}
+    async with running(ServiceConfig(data=tmp_path, listen="127.0.0.1:0")) as service:
+        served = [subject for _, subject, _ in service._endpoints()]
+    for subject in [*served, "natalog.*.*.cancel", "natalog.*.*.more", "natalog.*.*.tx"]:
+        pattern = re.escape(subject.replace("*.info", "_.info")).replace(r"\*", r"\w+")
+        assert any(re.fullmatch(pattern, one) for one in documented_), subject
+
+
 @asynccontextmanager
 async def secured(tmp_path: Path) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
     """A service with the shipped roles, two databases, and a client of each role."""
