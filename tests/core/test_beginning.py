@@ -54,9 +54,9 @@ BASE = Base(0, HEAD, DB.max_tx)
 
 
 def test_kinds_keep_their_numbers() -> None:
-    assert KINDS == ("genesis", "transaction", "branch", "force", "merge", "deleted")
+    assert KINDS == ("genesis", "transaction", "branch", "force", "merge", "deleted", "recovered")
     commits = [kind for kind in KINDS if TxRecord(kind, TX_BASE, None).is_commit]
-    assert commits == ["genesis", "transaction", "force", "merge"]
+    assert commits == ["genesis", "transaction", "force", "merge", "recovered"]
 
 
 def test_a_branch_begins_with_its_bases_value_on_a_lane_of_its_own() -> None:

@@ -8,6 +8,8 @@ import doctest
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_the_example_of_the_readme_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     with_service, without = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(without, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "{('Alice',)}\n"
+    alone = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True)
+    assert alone.stdout == "{('Alice',)}\n", alone.stderr
 
     async def example() -> None:
         config = ServiceConfig(data=tmp_path / "data", listen="127.0.0.1:0")

@@ -113,7 +113,7 @@ class Member:
         self.name = f"s{number}"
         self.starts = 0
         self.service: Service | None = None
-        self.client: SimClient | None = None
+        self.clients: list[SimClient] = []
         self.process = Process(self.name)
         self.ready = asyncio.Event()
         self.waiting: dict[str, str] = {}
@@ -132,8 +132,8 @@ class Member:
     def kill(self) -> None:
         self.process.killed = True
         self.ready.clear()
-        if self.client is not None:
-            self.client.drop(again=False)
+        for client in self.clients:
+            client.drop(again=False)
 
     async def stop(self) -> None:
         self.ready.clear()
@@ -151,23 +151,21 @@ class Member:
                 unexpected = group.split(NatalogError)[1]
                 if unexpected is not None:
                     self.world.failures.append(f"{self.process.name} ended: {unexpected!r}")
+                    self.world.whole.cancel()
+                    return
             await anyio.sleep(0.3)
 
     async def _serve(self) -> None:
         world = self.world
-        self.client = client = SimClient(world.server, self.process, f"{self.process.name}")
-        client.connect()
-        port = NatsPort(client)  # type: ignore[arg-type]
-        client.on_disconnect, client.on_reconnect = port._on_disconnect, port._on_reconnect
-        client.on_message = self._on_message
-        client.on_send = self._on_send
+        self.clients = []
+        ports = [self._port(""), self._port("-requests")]
         config = ServiceConfig(
             nats="nats://simulated", branch_idle_s=3600, gc_interval_s=1e6, snapshot_interval_s=2.0
         )
         try:
             async with anyio.create_task_group() as tasks:
                 runtime = Runtime(tasks)
-                service = Service(config, port, "simulated", system_clock, runtime, world.places)
+                service = Service(config, *ports, "simulated", system_clock, runtime, world.places)
                 service.snapshots.settle = None  # erasures are not simulated
                 try:
                     await service.start()
@@ -180,7 +178,18 @@ class Member:
                         await service.stop()
                     tasks.cancel_scope.cancel()
         finally:
-            await port.close()
+            for port in ports:
+                await port.close()
+
+    def _port(self, use: str) -> NatsPort:
+        client = SimClient(self.world.server, self.process, f"{self.process.name}{use}")
+        client.connect()
+        self.clients.append(client)
+        port = NatsPort(client)  # type: ignore[arg-type]
+        client.on_disconnect, client.on_reconnect = port._on_disconnect, port._on_reconnect
+        client.on_message = self._on_message
+        client.on_send = self._on_send
+        return port
 
     # a transaction that came in while nobody else could answer is to be answered here
 
@@ -411,7 +420,7 @@ class World:
         self.note(f"{member.process.name} goes on")
 
     async def _cut(self) -> None:
-        clients = [m.client for m in self.members if m.client is not None]
+        clients = [client for member in self.members for client in member.clients]
         client = self.chance.choice([*clients, *self.server.clients])
         self.server.faults["connection_lost"] += 1
         self.note(f"cut {client.name}")
@@ -482,7 +491,8 @@ class World:
     # --- the end -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """The whole schedule."""
+        """The whole schedule; it ends early when a service ends by a defect."""
+        self.whole = asyncio.current_task()
         await self.begin(self.chance.choice((1, 2, 2, 2)))
         stopping = asyncio.Event()
         clients = [
@@ -615,6 +625,8 @@ def simulate(seed: int, *, notes: bool = False) -> Result:
                 world = World(loop, seed, found)
                 try:
                     loop.run_until_complete(world.run())
+                except asyncio.CancelledError:
+                    assert found
                 except Exception as error:
                     found.append(f"{type(error).__name__}: {error}")
                 result.steps, result.virtual_s = loop.steps, loop.now - 10_000
