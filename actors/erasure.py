@@ -60,6 +60,7 @@ ERASED: Final = "erased"
 HANDED: Final = "handed"
 """What is announced when the ingest stream of a branch was handed over."""
 ATTEMPTS_MAX: Final = 8
+LISTINGS_MAX: Final = 32
 BAR_MAX_S: Final = 5.0
 """An index that bars commits is that of a living erasure for so long."""
 INLET_WAIT_S: Final = 15.0
@@ -242,7 +243,10 @@ class Eraser:
         barred = time.monotonic()
         lines = await self._lines(database)
         fresh = [line for line in lines if line.lane not in found.lanes]
-        needs = any(line.base is not None and index.barred(*_place(line)) for line in fresh)
+        needs = any(
+            line.last_seq > 1 or (line.base is not None and index.barred(*_place(line)))
+            for line in fresh
+        )
         gone = found.lanes - {line.lane for line in lines}
         if needs or gone or time.monotonic() - barred > BAR_MAX_S:
             await self._redactions.replace(index, replace(index.root, barred={}))
@@ -263,10 +267,20 @@ class Eraser:
     async def _lines(self, database: str) -> list[Line]:
         """All logs, after moves of names that were cut short are completed."""
         await self._catalog.lines.settle(database)
-        lines = await self._catalog.lines.all(database)
-        if not any(line.lane == 0 and line.last_seq for line in lines):
-            raise DatabaseNotFound(f"There is no database {database}.", database=database)
-        return lines
+        before: list[Line] = []
+        for _ in range(LISTINGS_MAX):
+            lines = await self._catalog.lines.all(database)
+            if not any(line.lane == 0 and line.last_seq for line in lines):
+                raise DatabaseNotFound(f"There is no database {database}.", database=database)
+            # A log that moves between two pages of a listing may be on neither.  And the logs are
+            # taken as long as the second listing says: what one begins at is then in another.
+            if [line.lane for line in lines] == [line.lane for line in before]:
+                return lines
+            before = lines
+        raise ErasureRefused(
+            f"The branches of {database} change all the time; nothing was erased.",
+            database=database,
+        )
 
     # --- clearing away -----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Segments are compressed, so what begins like a zstd frame is searched uncompress
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -25,15 +26,15 @@ def files_with(directory: Path, wanted: bytes) -> list[Path]:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    for path in directory.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield path
+    for folder, _, names in os.walk(directory):  # passes over folders that are gone
+        for name in names:
+            yield Path(folder, name)
 
 
 def _holds(path: Path, wanted: bytes) -> bool:
     try:
         with path.open("rb") as file:
-            if not path.stat().st_size:
+            if not os.fstat(file.fileno()).st_size:
                 return False
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return data.find(wanted) >= 0 or _holds_compressed(data, wanted)
