@@ -14,6 +14,7 @@ logs once more.  So one of the two always sees the other.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ from natalog.actors.rewriting import Rewriter, Rewriting
 from natalog.actors.searching import files_with
 from natalog.actors.snapshots import Snapshots
 from natalog.core.errors import (
+    BranchExists,
     BranchNotFound,
     DatabaseNotFound,
     ErasureRefused,
@@ -61,6 +63,8 @@ HANDED: Final = "handed"
 """What is announced when the ingest stream of a branch was handed over."""
 ATTEMPTS_MAX: Final = 8
 LISTINGS_MAX: Final = 32
+EMPTY_GRACE_S: Final = 60.0
+"""A log that is empty for so long is not made by anybody any more."""
 BAR_MAX_S: Final = 5.0
 """An index that bars commits is that of a living erasure for so long."""
 INLET_WAIT_S: Final = 15.0
@@ -275,12 +279,29 @@ class Eraser:
             # A log that moves between two pages of a listing may be on neither.  And the logs are
             # taken as long as the second listing says: what one begins at is then in another.
             if [line.lane for line in lines] == [line.lane for line in before]:
-                return lines
+                left = await self._given_up(lines)
+                if not left:
+                    return lines
             before = lines
         raise ErasureRefused(
             f"The branches of {database} change all the time; nothing was erased.",
             database=database,
         )
+
+    async def _given_up(self, lines: list[Line]) -> int:
+        """Remove logs that a creation left empty when it was cut short; how many there were.
+
+        They would keep what they were to begin with.  Appending decides: who is still making one
+        hears that the name is taken.
+        """
+        count = 0
+        for line in lines:
+            if line.last_seq or time.time() - line.created_s < EMPTY_GRACE_S:
+                continue
+            with contextlib.suppress(BranchExists):
+                await self._catalog.lines.clear(line)
+                count += 1
+        return count
 
     # --- clearing away -----------------------------------------------------------------------
 

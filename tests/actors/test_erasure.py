@@ -18,6 +18,7 @@ from natalog.actors.rewriting import Rewriter
 from natalog.actors.searching import files_with
 from natalog.actors.service import Service, running
 from natalog.cli.check import check_branch
+from natalog.core.beginning import Base
 from natalog.core.errors import (
     BadRequest,
     BranchNotFound,
@@ -475,3 +476,24 @@ async def test_no_branch_begins_where_an_erasure_is_about_to_happen(
         with pytest.raises(Erased):
             await conn.branch("foo", from_=held.commit_id)
         assert await conn.branches() == {"db"}
+
+
+async def test_a_branch_that_nobody_goes_on_making_keeps_nothing(
+    service_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(service_config()) as service, natalog.connect(service.url) as client:
+        conn = await make(client)
+        held = await conn.transact([{"name": "Ann", "note": MARKER}])
+        assert held.commit_id is not None
+        lines = service.catalog.lines
+        base = Base(0, held.commit_id, held.tx)
+        await lines.make("people", "foo", 1, base)
+        await lines.make("people", "db", 2, base, prepared=True)
+        receipt = await conn.erase(containing=MARKER)
+        assert receipt["kept"] == {"foo": 1, "db": 1}
+        assert marked(service)
+        monkeypatch.setattr(erasure, "EMPTY_GRACE_S", 0.0)
+        receipt = await conn.erase()
+        assert receipt["kept"] == {}
+        assert marked(service) == []
+        assert [line.lane for line in await lines.all("people")] == [0]
