@@ -2,8 +2,8 @@
 
 Purges name facts; an *event* (a fact asserted in one transaction) goes from the log when its fact
 was purged somewhere and no living branch's history holds the event any more.  A retraction goes
-with the assertion that it ends.  In attributes and databases without history, superseded values
-count as purged.
+with the assertion that it ends.  Values that were superseded in attributes without history go with
+a purge of their entity (`Survey.finish`).
 
 The logs of a database are read three times, lane after lane in ascending order, so that what a
 branch begins with was read before it:

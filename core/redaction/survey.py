@@ -59,6 +59,8 @@ class Survey:
         self._idents: dict[int, set[Keyword]] = {}
         self._forgetting: set[int] = set()
         self._forgetful: set[Keyword] = set()
+        self._superseded: dict[int, set[Keyword]] = {}
+        self._purged: set[int] = set()
 
     def read(self, block: Block) -> None:
         """Take notice of one block."""
@@ -76,15 +78,26 @@ class Survey:
                 self._record(nested)
         for ref in record.purges:
             self.cells.add((ref.e, ref.attr))
+            self._purged.add(ref.e)
         wanted = self.wanted if self.wanted else None
         for datom in record.datoms:
             if datom.a is NO_HISTORY or datom.a is IDENT:
                 self._declare(datom)
             if not datom.added and (not self._keeps_history or datom.a in self._forgetful):
-                self.cells.add((datom.e, datom.a))
+                self._superseded.setdefault(datom.e, set()).add(datom.a)
             if wanted is not None and wanted.names(datom):
                 self.cells.add((datom.e, datom.a))
                 self.targets[fact_of(datom)] = datom.v
+
+    def finish(self) -> None:
+        """All records were read: which superseded values count as purged.
+
+        Without history nothing but the log has them: those of entities that were purged, which
+        a purge finds no more; and all of a database without history, if nothing is named.
+        """
+        every = not self._keeps_history and not self.wanted
+        for e in self._superseded if every else self._purged:
+            self.cells.update((e, attr) for attr in self._superseded.get(e, ()))
 
     def _declare(self, datom: Datom) -> None:
         """Attributes that were ever declared to keep no history; too many do no harm."""

@@ -52,13 +52,19 @@ def judged(
         if attribute.no_history
     }
     keeps_history = all(head.config.keep_history for head in heads.values())
+    lost: list[Datom] = []
     for changes in stored:
         for purge in changes.purges:
             verdict.targets[purge.e, purge.attr, value_key(purge.value)] = purge.value
         for datom in changes.datoms:
-            superseded = not datom.added and (not keeps_history or datom.a in forgetful)
-            if superseded or wanted.names(datom):
+            if not datom.added and (not keeps_history or datom.a in forgetful):
+                lost.append(datom)
+            if wanted.names(datom):
                 verdict.targets[fact_of(datom)] = datom.v
+    purged = {fact[0] for fact in verdict.targets}
+    for datom in lost:  # see `natalog.core.redaction.survey.Survey.finish`
+        if datom.e in purged or (not keeps_history and not wanted):
+            verdict.targets[fact_of(datom)] = datom.v
     verdict.cells = {fact[:2] for fact in verdict.targets}
     return verdict, {name: verdict.hold(head) for name, head in heads.items()}
 

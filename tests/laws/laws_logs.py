@@ -189,6 +189,7 @@ class Logs:
         for lane in self.lanes:
             for block in lane.blocks:
                 survey.read(block)
+        survey.finish()
         if not survey.needed:
             return None
         trace = Trace(survey)

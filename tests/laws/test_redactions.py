@@ -146,9 +146,10 @@ def act(logs: Logs, action: Any) -> None:
             erase(logs, wanted)
 
 
-def purged(logs: Logs) -> set[Any]:
-    """The facts that purges named, and superseded ones without history."""
+def purged(logs: Logs, wanted: Wanted | None) -> set[Any]:
+    """The facts that purges named, and superseded ones without history that go with them."""
     found: set[Any] = set()
+    lost: set[Any] = set()
     folded = {lane: dict(values) for lane, values in logs.fold().items()}
     for lane, _, record in logs.records():
         if record.kind == "force":
@@ -156,28 +157,34 @@ def purged(logs: Logs) -> set[Any]:
             for step in (record.config or {})["steps"]:
                 if step[0] == "with":
                     before = ground(value, record.lane)
-                    found |= named(TxRecord.decode(step[1]), before)
+                    more = named(TxRecord.decode(step[1]), before)
+                    found, lost = found | more[0], lost | more[1]
                 value = after_step(value, step, record.lane)
         elif record.kind == "transaction":
             known = folded[lane.number].get(record.parents[0])
             if known is None:  # the first of a branch
                 assert lane.base is not None
                 known = folded[lane.base.lane][lane.base.commit]
-            found |= named(record, known)
-    return found
+            more = named(record, known)
+            found, lost = found | more[0], lost | more[1]
+    if wanted is None and not logs.config.keep_history:
+        return found | lost
+    entities = {fact[0] for fact in found}
+    return found | {fact for fact in lost if fact[0] in entities}
 
 
-def named(record: TxRecord, before: Database) -> set[Any]:
-    """The facts that one transaction purged, or superseded without history."""
+def named(record: TxRecord, before: Database) -> tuple[set[Any], set[Any]]:
+    """The facts that one transaction purged, and those it superseded without history."""
     changes = record.changes(before)
     after = apply_changes(before, changes)
     found = {(p.e, p.attr, value_key(p.value)) for p in changes.purges}
+    lost = set()
     for datom in record.datoms:
         declared = after.schema.get(datom.a)
         forgets = declared is not None and declared.no_history
         if not datom.added and (forgets or not after.config.keep_history):
-            found.add((datom.e, datom.a, value_key(datom.v)))
-    return found
+            lost.add((datom.e, datom.a, value_key(datom.v)))
+    return found, lost
 
 
 def asserted(logs: Logs) -> set[Any]:
@@ -191,7 +198,7 @@ def asserted(logs: Logs) -> set[Any]:
 
 
 def erase(logs: Logs, wanted: Wanted | None) -> None:
-    before, said, names = logs.fold(), asserted(logs), purged(logs)
+    before, said, names = logs.fold(), asserted(logs), purged(logs, wanted)
     untold = {lane: set(spots) for lane, spots in logs.untold.items()}
     ids = [entry.commit_id for _, entry, _ in logs.records()]
     lost = sum(entry.erased for _, entry, _ in logs.records())
