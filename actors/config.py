@@ -51,7 +51,7 @@ class ServiceConfig:
     query_workers: int = 0
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
-    nats_monitoring: str | None = None
+    nats_monitoring: str | None = field(default=None, repr=False)
     sync_interval: str = "always"
     max_payload_bytes: int = REQUEST_BYTES_MAX
     replicas: int = 1

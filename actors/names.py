@@ -155,7 +155,12 @@ class Names:
             return 0
         begin, end = self._stream(database, NOBODY), "=log"
         number = stream[len(begin) : -len(end)]
-        if stream.startswith(begin) and stream.endswith(end) and number.isdigit():
+        if (
+            stream.startswith(begin)
+            and stream.endswith(end)
+            and number.isascii()
+            and number.isdigit()
+        ):
             return int(number)
         return None
 
@@ -172,7 +177,11 @@ class Names:
         """The generation of a stream of segments; None for any other stream."""
         begin = self._stream(database, NOBODY, f"{SEGMENTS}_")
         number = stream[len(begin) :]
-        return int(number) if stream.startswith(begin) and number.isdigit() else None
+        return (
+            int(number)
+            if stream.startswith(begin) and number.isascii() and number.isdigit()
+            else None
+        )
 
     def segments_of(self, stream: str) -> str | None:
         """The database whose segments a stream holds; None for any other stream."""
@@ -200,4 +209,8 @@ class Names:
         number = stream[len(first) + 1 :]
         if stream == first:
             return 0
-        return int(number) if stream.startswith(f"{first}_") and number.isdigit() else None
+        return (
+            int(number)
+            if stream.startswith(f"{first}_") and number.isascii() and number.isdigit()
+            else None
+        )

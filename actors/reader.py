@@ -20,7 +20,8 @@ import anyio
 from nats.aio.subscription import Subscription
 
 from natalog.actors.nats_port import Message, NatsPort
-from natalog.core.errors import LogCorrupt, NatalogError, ServiceError
+from natalog.connection.client import Violation
+from natalog.core.errors import Forbidden, LogCorrupt, NatalogError, ServiceError
 
 log = logging.getLogger("natalog.reader")
 
@@ -99,6 +100,8 @@ class StreamReader:
             )
             try:
                 await session.open()
+            except Forbidden:
+                raise
             except ServiceError as error:
                 log.info("reading %s again soon: %s", self._stream, error.message)
                 await anyio.sleep(RETRY_S)
@@ -169,14 +172,16 @@ class _Session:
         self._live = live
         self._headers_only = headers_only
         self._name = f"r{uuid4().hex}"
-        self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Message | Forbidden | None] = asyncio.Queue()
         self._inbox = port.inbox()
+        self._pulls = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._name}"
         self._subscription: Subscription | None = None
         self.exhausted = False
 
     async def open(self) -> None:
         self._subscription = await self._port.subscribe(self._inbox, self._queue.put_nowait)
         self._port.on_reconnect.append(self._on_reconnect)
+        self._port.on_forbidden.append(self._on_forbidden)
         try:
             await self._port.api(
                 f"CONSUMER.CREATE.{self._stream}.{self._name}",
@@ -202,6 +207,7 @@ class _Session:
     async def close(self, *, delete: bool = True) -> None:
         if self._on_reconnect in self._port.on_reconnect:
             self._port.on_reconnect.remove(self._on_reconnect)
+            self._port.on_forbidden.remove(self._on_forbidden)
         if self._subscription is not None:
             await self._port.unsubscribe(self._subscription)
             self._subscription = None
@@ -216,6 +222,14 @@ class _Session:
     def _on_reconnect(self) -> None:
         self._queue.put_nowait(None)
 
+    def _on_forbidden(self, violation: Violation) -> None:
+        if violation.subject in (self._pulls, self._inbox):
+            self._queue.put_nowait(
+                Forbidden(
+                    f"NATS does not let the service read {self._stream}.", **violation._asdict()
+                )
+            )
+
     async def _pull(self) -> None:
         wish: dict[str, Any] = {
             "batch": BATCH_MESSAGES,
@@ -225,11 +239,7 @@ class _Session:
             wish["expires"] = int(PULL_EXPIRES_S * _SECOND_NS)
         else:
             wish["no_wait"] = True
-        await self._port.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
-            json.dumps(wish).encode(),
-            reply=self._inbox,
-        )
+        await self._port.publish(self._pulls, json.dumps(wish).encode(), reply=self._inbox)
 
     async def batches(self) -> AsyncGenerator[list[Stored], None]:
         """What arrives, as it arrives; ends when the consumer is lost or (not live) at the end."""
@@ -243,13 +253,15 @@ class _Session:
             received = 0
             open_pull = True
             while open_pull and received < BATCH_MESSAGES:
-                message: Message | None = None
+                message: Message | Forbidden | None = None
                 with anyio.move_on_after(SILENCE_S if self._live else 5.0) as waiting:
                     message = await self._queue.get()
                 if waiting.cancelled_caught or message is None:
                     return
                 batch: list[Stored] = []
                 while message is not None:
+                    if isinstance(message, Forbidden):
+                        raise message
                     headers = message.headers or {}
                     status = headers.get("Status")
                     said = headers.get("Description", "")
@@ -296,7 +308,7 @@ def _stored(message: Message) -> tuple[Stored, int]:
     headers = message.headers or {}
     stored_ms = int(tokens[spot + 2]) // 1_000_000
     restored = headers.get(TIME_HEADER, "")
-    if restored.isdigit():
+    if len(restored) < 16 and restored.isascii() and restored.isdigit():
         stored_ms = int(restored)
     stored = Stored(int(tokens[spot]), message.subject, message.data, headers, stored_ms)
     return stored, int(tokens[spot + 1])

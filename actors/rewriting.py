@@ -110,6 +110,7 @@ class Rewriter:
         began = time.monotonic()
         for line in lines:
             found.examined[line.lane].blocks = await self._each(line, old, _surveying(survey))
+        survey.finish()
         found.records = survey.records
         began = _lap(found, began)
         if not survey.needed:

@@ -16,6 +16,7 @@ import natalog
 from natalog.actors.config import ServiceConfig
 from natalog.actors.nats_port import NatsPort
 from natalog.actors.nats_server import NatsServer
+from natalog.actors.reader import StreamReader
 from natalog.actors.service import running
 from natalog.connection import Access
 from natalog.core.errors import Forbidden, NatalogError
@@ -271,6 +272,10 @@ async def test_the_port_of_the_service_hears_refusals(tmp_path: Path) -> None:
             ):
                 with pytest.raises(Forbidden):
                     await attempt
+        # a reader of streams hears it too: of its creation, of its pulls, of its inbox
+        async with asyncio.timeout(5):
+            with pytest.raises(Forbidden):
+                await anext(StreamReader(port, "natalog=people=db=log").messages())
         await port.close()
         deaf = await NatsPort.connect(
             server.url, access=Access(user="reader", password="of-reader")
@@ -281,5 +286,27 @@ async def test_the_port_of_the_service_hears_refusals(tmp_path: Path) -> None:
             with pytest.raises(Forbidden):
                 await deaf.request("natalog.people.db.query", b"[]", timeout_s=30)
         await deaf.close()
+    finally:
+        await server.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_may_not_pull_hears_so(tmp_path: Path) -> None:
+    include = tmp_path / "users.conf"
+    include.write_text(
+        "authorization { users: [ { user: all, password: x }, { user: some, password: x, "
+        'permissions: { publish: { deny: ["$JS.API.CONSUMER.MSG.NEXT.>"] } } } ] }'
+    )
+    server = NatsServer(tmp_path / "server", include=include)
+    await server.start()
+    try:
+        port = await NatsPort.connect(server.url, access=Access(user="all", password="x"))
+        await port.stream_create({"name": "s", "subjects": ["s"], "storage": "memory"})
+        await port.close()
+        some = await NatsPort.connect(server.url, access=Access(user="some", password="x"))
+        async with asyncio.timeout(5):
+            with pytest.raises(Forbidden):
+                await anext(StreamReader(some, "s").messages())
+        await some.close()
     finally:
         await server.stop()

@@ -32,6 +32,8 @@ from natalog.report import Rejection, TxReport, rejection_from_map, report_from_
 
 WAITING_REPORTS_MAX = 100_000
 """Reports that may wait for a slow reader of a live feed before it fails."""
+WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Their bytes."""
 
 _BEGIN_TIMEOUT_S = 5.0
 
@@ -104,6 +106,7 @@ class LiveFeed(Feed):
         super().__init__(session, database, branch, rejections)
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._subscription: Subscription | None = None
+        self._waiting_bytes = 0
         self._overflowed = False
 
     async def _open(self) -> AsyncIterator[Any]:
@@ -131,7 +134,10 @@ class LiveFeed(Feed):
         self._queue.put_nowait(_CLOSED)
 
     async def _on_message(self, msg: Msg) -> None:
-        if self._queue.qsize() < WAITING_REPORTS_MAX:
+        waiting = self._queue.qsize()
+        fits = not waiting or self._waiting_bytes + len(msg.data) <= WAITING_BYTES_MAX
+        if waiting < WAITING_REPORTS_MAX and fits:
+            self._waiting_bytes += len(msg.data)
             self._queue.put_nowait(msg.data)
         else:
             self._overflowed = True
@@ -140,12 +146,12 @@ class LiveFeed(Feed):
         while (data := await self._queue.get()) is not _CLOSED:
             if self._overflowed:
                 raise LimitExceeded(
-                    f"more than {WAITING_REPORTS_MAX} reports wait to be read; "
-                    f"go on with reports(since=...)",
+                    "too many reports wait to be read; go on with reports(since=...)",
                     since=last,
                 )
             if isinstance(data, NatalogError):
                 raise data
+            self._waiting_bytes -= len(data)
             body = unpack(data)
             if "rejected" in body:
                 yield rejection_from_map(body)
