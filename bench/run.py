@@ -24,7 +24,7 @@ from workloads.base import Bench
 
 SUITES = (
     *("queries", "rules", "aggregates", "temporal", "joins"),
-    *("pull", "transact", "service", "memory", "load", "storage", "snapshots"),
+    *("pull", "transact", "service", "memory", "load", "storage", "snapshots", "scale"),
 )
 
 
