@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 from nats.aio.subscription import Subscription
 
 from natalog.actors.nats_port import Message, NatsPort
+from natalog.actors.runtime import STOPPING
 from natalog.core.codec import pack
 from natalog.core.errors import CodecError, DeadlineExceeded, NatalogError, Unavailable
 
 PARTS_MAX: Final = 100_000
-STOPPING: Final = "The service is stopping."
 LOOK_S: Final = 0.5
 """How often a request that waits looks whether the connection still is the one it went over."""
 

@@ -25,7 +25,7 @@ from natalog.actors.log import BranchLog, LogRedacted, no_log
 from natalog.actors.metrics import Metrics
 from natalog.actors.names import MAIN_BRANCH, SPENT, Names, check_name
 from natalog.actors.nats_port import NatsPort
-from natalog.actors.runtime import RETRY_AFTER_MS, Actor, Runtime, as_natalog
+from natalog.actors.runtime import RETRY_AFTER_MS, STOPPING, Actor, Runtime, as_natalog
 from natalog.actors.snapshots import Snapshots
 from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.transactor import Transactor, catch_up, fold
@@ -214,7 +214,7 @@ class Hub:
                 await anyio.sleep(MOVE_PAUSE_S)
 
     async def _run_start(self, key: tuple[str, str], former: Open | None, opening: Opening) -> None:
-        opening.error = Unavailable("The service is stopping.")
+        opening.error = Unavailable(STOPPING)
         try:
             if former is not None and former[0].ended is None:
                 state, actor = former

@@ -31,7 +31,7 @@ from natalog.actors.payload import (
 )
 from natalog.actors.requests import Request
 from natalog.actors.running import Expired, Running, Ticket
-from natalog.actors.runtime import RETRY_AFTER_MS, as_natalog
+from natalog.actors.runtime import RETRY_AFTER_MS, STOPPING, as_natalog
 from natalog.actors.views import Asker, Compute, Views
 from natalog.core import entity as entities
 from natalog.core import pull as pulls
@@ -45,6 +45,7 @@ from natalog.core.errors import (
     QueryTimeout,
     SegmentCorrupt,
     SegmentMissing,
+    Unavailable,
 )
 from natalog.core.limits import (
     CONFLICTS_MAX,
@@ -203,7 +204,7 @@ class QueryActor:
             self._metrics.query_rejected.labels(known.code).inc()
             await request.refuse(error)
         except anyio.get_cancelled_exc_class():
-            request.fail(QueryTimeout("The service is stopping."))
+            request.fail(Unavailable(STOPPING))  # another one may serve it
             raise
         finally:
             self._waiting -= 1

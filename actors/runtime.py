@@ -36,6 +36,7 @@ CALM_S = 10.0
 IDLE_POLL_S = 0.002
 RETRY_AFTER_MS = 100
 """What a refused sender is told to wait."""
+STOPPING = "The service is stopping."
 
 
 @runtime_checkable

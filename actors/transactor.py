@@ -77,8 +77,9 @@ log = logging.getLogger("natalog.transactor")
 
 TX_INSTANT = Keyword("db/txInstant")
 TURN_S = 0.004
-LOOK_TIMEOUT_S = 30.0
 """After this long the event loop gets a turn between two transactions."""
+LOOK_TIMEOUT_S = 30.0
+"""Looking for what others have appended is given up after so long."""
 FENCED_ATTEMPTS = 5
 ID_LENGTH_MAX = 256
 MERGE_WORDS = (

@@ -18,6 +18,7 @@ from typing import Final
 
 from natalog.actors.failpoints import failpoint
 from natalog.actors.pointers import Pointer, Pointers, Superseded
+from natalog.actors.runtime import STOPPING
 from natalog.actors.segments.shelf import Segment, Shelf
 from natalog.actors.segments.store import Generations, Moved, SegmentStore
 from natalog.actors.snapshot_extra import extra_of
@@ -247,7 +248,7 @@ class Vault:
             nonlocal count
             for segment in snapshot.segments():
                 if self._stopped:
-                    raise Unavailable("The service is stopping.")
+                    raise Unavailable(STOPPING)
                 count += 1
                 if count == 2:
                     failpoint("snapshot.segments")

@@ -92,3 +92,20 @@ async def test_shared_work_begins_after_the_question() -> None:
         await shared.run()
     await shared.run()
     assert begun == [0, 1, 2, 3]
+
+
+@pytest.mark.asyncio
+async def test_reads_hear_that_a_service_stops_so_that_another_one_may_be_asked(
+    service_config: Callable[..., ServiceConfig],
+) -> None:
+    async with running(service_config()) as service, natalog.connect(service.url) as client:
+        await client.create_database("people", schema_flexibility="read")
+        port = await NatsPort.connect(service.url)
+        body = pack({"query": FIND, "basis": FUTURE, "timeout_ms": 20_000})
+        subject = "natalog.people.db.query"
+        asking = asyncio.create_task(port.request(subject, body, timeout_s=30))
+        async with asyncio.timeout(5):
+            while not service.query.waiting:
+                await asyncio.sleep(0.01)
+    assert unpack((await asking).data)["code"] == "Unavailable"
+    await port.close()
