@@ -21,7 +21,7 @@ demo: $(STAMP)  ## show what Natalog does, on a nats-server of its own; about a 
 	@$(BIN)/natalog demo
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadscope
 
 faults: $(STAMP)  ## kill and break services and servers; under 15 minutes
 	$(BIN)/python -m pytest -q -m faults --timeout 600 tests/faults
