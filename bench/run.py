@@ -23,7 +23,7 @@ from table import ratio_table
 from workloads.base import Bench
 
 SUITES = (
-    *("queries", "rules", "aggregates", "temporal", "joins"),
+    *("yardstick", "queries", "rules", "aggregates", "temporal", "joins"),
     *("pull", "transact", "service", "memory", "load", "storage", "snapshots", "scale"),
 )
 

@@ -5,13 +5,18 @@ of theirs that were taken together with those of the systems that do run here, o
 are brought to this machine in two ways: ``by row``, with the ratio to DataScript in JavaScript on
 the same workload, which is exact where both were equally warm and wild where they were not; and
 ``scaled``, with one factor for all, the median of (here ÷ reference) over the systems that ran.
+
+    python bench/table.py [bench/results/reference.jsonl]      # the tables of a run, as Markdown
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from measure import Line
 
@@ -90,6 +95,11 @@ DATAHIKE, JVM, JAVASCRIPT, DATALEVIN = range(4)
 MEASURED = ("natalog", "datascript-js", "datalevin")
 SQL = ("sqlite-eavt", "duckdb-wide")
 """Hand-written SQL: for orientation, not among the fastest of its kind."""
+OWN = (
+    *("service-", "memory-", "disk-", "restart-", "leaf-", "1m-snapshot-", "point-"),
+    *("snapshot-", "segments", "branch-at-", "open-", "scale-", "yardstick"),
+)
+"""How the names of workloads begin that no other system has."""
 BY_ROW = "datahike by row"
 SCALED = ("datahike scaled", "datascript-jvm scaled")
 PLACES = {"datascript-js": JAVASCRIPT, "datalevin": DATALEVIN}
@@ -156,3 +166,27 @@ def ratio_table(lines: Sequence[Line]) -> str:
     if factor is not None:
         out.append(f"Factor of the scaled figures: {factor:.2f}.")
     return "\n".join(out)
+
+
+def own_table(lines: Sequence[Line]) -> str:
+    """Markdown: what has no peer (the service, memory, segments, growth), with what it tells."""
+    out = ["| workload | ms | |", "|---|---:|---|"]
+    for line in lines:
+        more = ", ".join(f"{name} {value:,}" for name, value in line.extra.items())
+        out.append(f"| {line.workload} | {line.median_ms:.3g} | {more.replace('_', ' ')} |")
+    return "\n".join(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    results = Path(__file__).resolve().parent / "results"
+    parser.add_argument("file", type=Path, nargs="?", default=results / "reference.jsonl")
+    given = parser.parse_args()
+    lines = [Line(**json.loads(text)) for text in given.file.read_text().splitlines()]
+    print(ratio_table([line for line in lines if not line.workload.startswith(OWN)]))
+    print()
+    print(own_table([line for line in lines if line.workload.startswith(OWN)]))
+
+
+if __name__ == "__main__":
+    main()
