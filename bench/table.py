@@ -97,7 +97,7 @@ SQL = ("sqlite-eavt", "duckdb-wide")
 """Hand-written SQL: for orientation, not among the fastest of its kind."""
 OWN = (
     *("service-", "memory-", "disk-", "restart-", "leaf-", "1m-snapshot-", "point-"),
-    *("snapshot-", "segments", "branch-at-", "open-", "scale-", "yardstick"),
+    *("snapshot-", "segments", "branch-at-", "open-", "erase-", "scale-", "yardstick"),
 )
 """How the names of workloads begin that no other system has."""
 BY_ROW = "datahike by row"

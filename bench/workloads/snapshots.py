@@ -1,5 +1,7 @@
 """Snapshots of a service: writing them beside transactions, opening from them, reading leaves.
 
+At the end an entity is purged on 61 branches and erased from their logs and segments.
+
 The service and its nats-server, which syncs every write, are processes of their own.
 """
 
@@ -10,7 +12,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,14 @@ def leaves(url: str) -> Iterator[Line]:
         wire.close()
 
 
+async def erased(conn: Conn, workload: str, purges: Sequence[Any] = ()) -> Line:
+    """Purging on every branch and erasing; every log of the database is read."""
+    began = time.perf_counter()
+    receipt = await conn.erase(purges, timeout=600)
+    took = (time.perf_counter() - began) * 1000
+    return Line("natalog", workload, took, 1, {"blocks": receipt["blocks"]})
+
+
 async def measured(bench: Bench) -> list[Line]:
     dataset = bench.files.dataset(DATASET)
     people = len(dataset.entities)
@@ -164,6 +174,11 @@ async def measured(bench: Bench) -> list[Line]:
         lines.append(await opened(folder, "open-from-log", ivans, "--segment-store", "memory"))
         for _ in range(bench.protocol.runs):
             lines.append(await opened(folder, "open-from-snapshot", ivans))
+        async with own_service(folder) as url, connect(url) as client:
+            conn = client.database(DATABASE)
+            e = (await conn.info())["max_eid"] - people // 2
+            lines.append(await erased(conn, "erase-entity", [["db.purge/entity", e]]))
+            lines.append(await erased(conn, "erase-nothing"))
     return lines
 
 
