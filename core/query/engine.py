@@ -29,6 +29,7 @@ from natalog.core.query.point import UNFIT, point_rows
 from natalog.core.query.relation import UNIT, Relation, empty
 from natalog.core.query.result import QueryResult, answer, shaped
 from natalog.core.query.ruleset import NO_RULES, ruleset_of
+from natalog.core.query.show import inputs_text
 from natalog.core.query.solve import check_bindable, solve
 from natalog.core.registry import EMPTY, Registry
 
@@ -155,7 +156,8 @@ def _prepared(
     """The context of a run and the relations that its inputs bind."""
     if len(inputs) != len(query.inputs):
         raise QueryBinding(
-            f"The query takes {len(query.inputs)} inputs, not {len(inputs)}.",
+            f"The query takes {len(query.inputs)} inputs ({inputs_text(query.inputs)}), "
+            f"not {len(inputs)}.",
             expected=len(query.inputs),
             given=len(inputs),
         )

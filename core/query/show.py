@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from natalog.core.printing import pr_str
 from natalog.core.query.ast import (
     BindColl,
@@ -13,6 +15,9 @@ from natalog.core.query.ast import (
     Call,
     Clause,
     Const,
+    Input,
+    InRules,
+    InSource,
     Not,
     Or,
     Pattern,
@@ -21,6 +26,18 @@ from natalog.core.query.ast import (
     Term,
     Var,
 )
+
+
+def inputs_text(inputs: Sequence[Input]) -> str:
+    """What stands in ``:in``, as it could have been written."""
+    return " ".join(
+        item.name
+        if isinstance(item, InSource)
+        else "%"
+        if isinstance(item, InRules)
+        else _binding(item.binding)
+        for item in inputs
+    )
 
 
 def clause_text(clause: Clause) -> str:

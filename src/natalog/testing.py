@@ -90,4 +90,4 @@ async def _stop(process: asyncio.subprocess.Process) -> int:
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].removeprefix("natalog: ") if lines else "it said nothing"

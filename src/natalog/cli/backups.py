@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from natalog.cli.connection import ContextOption, NatsOption, located, run, usage_error
-from natalog.cli.imports import progress_bar
 from natalog.cli.output import EdnOption, JsonOption, Output, make_console
+from natalog.cli.progress import progress_bar
 from natalog.cli.read import DatabaseArgument
 from natalog.core.backup import Frame, Totals, read_backup
 from natalog.core.errors import BackupCorrupt, StorageError
@@ -59,7 +59,10 @@ def backup(
         from natalog.actors.backup import Backup
 
         async with _connected(nats, context) as (port, names):
-            with _written(None if to_pipe else target) as file, progress_bar("bytes") as bar:
+            with (
+                _written(None if to_pipe else target) as file,
+                progress_bar("backup", of_bytes=True) as bar,
+            ):
                 return await Backup(port, names, database, file.write, bar.advance).run()
 
     totals = run(work())
@@ -110,7 +113,8 @@ def restore(
 
     async def work() -> dict[str, Any]:
         if not from_pipe:
-            with source.open("rb") as file, progress_bar("bytes verified") as bar:
+            with source.open("rb") as file, progress_bar("verify", of_bytes=True) as bar:
+                bar.start(source.stat().st_size)
                 found = _verified(file, bar.advance)
             if check:
                 return found
@@ -121,9 +125,11 @@ def restore(
             made = Restore(port, names, replicas=replicas, clock=_now_ms)
             with (
                 sys.stdin.buffer if from_pipe else source.open("rb") as file,
-                progress_bar("bytes") as bar,
+                progress_bar("restore", of_bytes=True) as bar,
             ):
-                done = await made.run(_frames(file), name, again=again, progress=bar.advance)
+                if not from_pipe:
+                    bar.start(source.stat().st_size)
+                done = await made.run(_frames(file, bar.advance), name, again=again)
         return {
             "database": done.database,
             "branches": done.branches,
@@ -141,32 +147,32 @@ def restore(
 
 
 async def _verify_pipe() -> dict[str, Any]:
-    return _verified(sys.stdin.buffer, lambda _: None)
+    with progress_bar("verify", of_bytes=True) as bar:
+        return _verified(sys.stdin.buffer, bar.advance)
 
 
 def _verified(file: BinaryIO, progress: Callable[[int], None]) -> dict[str, Any]:
-    from natalog.core.backup import Message, Origin
+    from natalog.core.backup import Origin
 
     found: dict[str, Any] = {}
-    for frame in _frames(file):
+    for frame in _frames(file, progress):
         match frame:
             case Origin():
                 found["database"] = frame.database
                 found["began"] = datetime.fromtimestamp(frame.began_ms / 1000, UTC)
-            case Message():
-                progress(len(frame.data))
             case Totals():
                 return {**found, **_fields(frame)}
     raise BackupCorrupt("The backup has no end.")
 
 
-def _frames(file: BinaryIO) -> Iterator[Frame]:
+def _frames(file: BinaryIO, progress: Callable[[int], None]) -> Iterator[Frame]:
     def read(size: int) -> bytes:
         # a pipe gives what it has, which may be less
         parts = []
         while size > 0 and (part := file.read(min(size, _READ_BYTES))):
             parts.append(part)
             size -= len(part)
+            progress(len(part))
         return b"".join(parts)
 
     return read_backup(read)

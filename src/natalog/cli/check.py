@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from natalog.cli.progress import Bar
 from natalog.client import Client, Database
 from natalog.client.erased_blocks import ErasedBlocks
 from natalog.client.log_reader import LogReader, lane_stream
@@ -37,27 +38,29 @@ class Folded(NamedTuple):
     commits: int
 
 
-async def check_branch(client: Client, database: str, branch: str) -> list[Finding]:
+async def check_branch(
+    client: Client, database: str, branch: str, bar: Bar | None = None
+) -> list[Finding]:
     """Read the whole log, check the chain, fold it, check the indexes, compare with the service.
 
-    The logs that a branch's own begins in are read and checked too.
+    The logs that a branch's own begins in are read and checked too.  ``bar`` counts blocks.
     """
     for _ in range(_ATTEMPTS_MAX):
         try:
-            return await _checked(client, database, branch)
+            return await _checked(client, database, branch, bar)
         except Unavailable as error:
             log.info("%s.%s is checked again: %s", database, branch, error.message)
-    return await _checked(client, database, branch)
+    return await _checked(client, database, branch, bar)
 
 
-async def _checked(client: Client, database: str, branch: str) -> list[Finding]:
+async def _checked(client: Client, database: str, branch: str, bar: Bar | None) -> list[Finding]:
     findings: list[Finding] = []
     erased = ErasedBlocks(client.session, database, fixed=True)
     reader = LogReader(client.session, database, branch, erased=erased)
     conn = client.database(database, branch)
     db = await conn.db()
     try:
-        value, blocks, commits = await _folded(client, database, reader, erased, db.basis)
+        value, blocks, commits = await _folded(client, database, reader, erased, db.basis, bar=bar)
         findings.append(Finding("log", True, f"{blocks} blocks, {commits} transactions"))
     except Unavailable:
         raise
@@ -69,6 +72,8 @@ async def _checked(client: Client, database: str, branch: str) -> list[Finding]:
         findings.append(Finding("indexes", True, f"{len(value)} datoms, every invariant holds"))
     except AssertionError as error:
         findings.append(Finding("indexes", False, str(error) or "an invariant does not hold"))
+    if bar is not None:
+        bar.say("service")
     mine = value.datoms("eavt")
     theirs = await _all_datoms(db)
     differing = _first_difference(mine, theirs)
@@ -91,6 +96,7 @@ async def _folded(
     erased: ErasedBlocks,
     basis: int,
     until: UUID | None = None,
+    bar: Bar | None = None,
 ) -> Folded:
     """A log from its beginning to transaction ``basis`` or commit ``until``."""
     # the engine is heavy, and only this command needs it in the client's process
@@ -103,12 +109,16 @@ async def _folded(
     previous = FIRST_HASH
     blocks = commits = 0
     last = await reader.last_sequence()
+    if bar is not None:
+        bar.more(last)
     async with aclosing(reader.blocks(1, until=last)) as positions:
         async for position in positions:
             if position.block.previous != previous:
                 raise LogCorrupt(f"block {position.sequence} does not follow the one before it")
             previous = position.block.hash
             blocks += 1
+            if bar is not None:
+                bar.advance(1)
             for entry in position.block.entries:
                 if entry.type != ENTRY_COMMIT:
                     continue
@@ -123,7 +133,9 @@ async def _folded(
                         base = base_of(record)
                         stream = lane_stream(client.session.prefix, database, base.lane)
                         below = LogReader(client.session, database, "", stream, erased)
-                        found = await _folded(client, database, below, erased, base.tx, base.commit)
+                        found = await _folded(
+                            client, database, below, erased, base.tx, base.commit, bar
+                        )
                         blocks, commits = blocks + found.blocks, commits + found.commits
                         value = begun(record, found.value)
                         if record.is_commit:

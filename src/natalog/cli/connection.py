@@ -15,11 +15,12 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from natalog.cli.access import embedded, given
+from natalog.cli.completion import branch_names
 from natalog.client import Client, connect
 from natalog.client.client import DEFAULT_PREFIX, DEFAULT_URL
 from natalog.client.timeouts import Timeout
 from natalog.connection import access
-from natalog.connection.access import Access
+from natalog.connection.access import Access, shown_url
 from natalog.core.errors import (
     Busy,
     CommitUnknown,
@@ -28,6 +29,7 @@ from natalog.core.errors import (
     Fenced,
     Forbidden,
     Internal,
+    InvalidConfig,
     NatalogError,
     PortInUse,
     ServerFailed,
@@ -67,7 +69,14 @@ ContextOption = Annotated[
     ),
 ]
 BranchOption = Annotated[
-    str, typer.Option("--branch", "-b", metavar="NAME", help="Branch of the database.")
+    str,
+    typer.Option(
+        "--branch",
+        "-b",
+        metavar="NAME",
+        help="Branch of the database.",
+        autocompletion=branch_names,
+    ),
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for an answer.")
@@ -88,26 +97,40 @@ def place(nats: str | None, context: str | None) -> Place:
 
     Who we are is said by options, the context and the environment, the first that says it.
     """
-    prefix = os.environ.get("NATALOG_PREFIX", DEFAULT_PREFIX)
     try:
-        who = given()
-        url = nats
-        if context is not None:
-            settings = access.read_context(context)
-            who = who.over(Access.from_context(settings))
-            url = nats or settings.get("url")
-        who = who.over(Access.from_environment())
-        return Place(_urls(url or DEFAULT_URL), who, prefix)
+        return resolved(nats, context, given())
     except NatalogError as error:
         usage_error(error.message)
 
 
+def resolved(nats: str | None, context: str | None, who: Access) -> Place:
+    """As `place`, for somebody in particular; raises what is wrong with the context."""
+    url = nats
+    if context is not None:
+        settings = access.read_context(context)
+        who = who.over(Access.from_context(settings))
+        url = nats or settings.get("url")
+    who = who.over(Access.from_environment())
+    prefix = os.environ.get("NATALOG_PREFIX", DEFAULT_PREFIX)
+    return Place(_urls(url or DEFAULT_URL), who, prefix)
+
+
+_SCHEMES = ("nats", "tls", "ws", "wss")
+
+
 def _urls(text: str) -> list[str]:
-    return [
+    urls = [
         url if "://" in url else f"nats://{url}"
         for url in (part.strip() for part in text.split(","))
         if url
     ]
+    for url in urls:
+        if (scheme := url.partition("://")[0]) not in _SCHEMES:
+            raise InvalidConfig(
+                f"{shown_url(url)} is no address of a NATS server: nats://HOST:PORT",
+                scheme=scheme,
+            )
+    return urls
 
 
 def context_names(incomplete: str = "") -> list[str]:
@@ -155,9 +178,19 @@ async def located(nats: str | None, context: str | None) -> AsyncIterator[Place]
         return
     from natalog.testing import own_service
 
+    if not directory.exists():
+        typer.echo(f"natalog: {directory} is a new data directory", err=True)
     with TemporaryDirectory(prefix="natalog-") as scratch:
-        async with own_service(Path(scratch), data=directory) as url:
-            yield place(url, None)
+        try:
+            async with own_service(Path(scratch), data=directory) as url:
+                yield place(url, None)
+        except ServerFailed as error:
+            if DataDirectoryInUse.code not in error.message:
+                raise
+            raise DataDirectoryInUse(
+                f"A service runs on {directory} already: ask it without --embedded, or stop it.",
+                directory=str(directory),
+            ) from None
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -189,8 +222,29 @@ def fail(error: NatalogError) -> NoReturn:
     """Say what went wrong on one line and end with the exit code for it."""
     kind = f" [{error.type}]" if error.type else ""
     sentence = " ".join(error.message.split())
-    typer.echo(f"natalog: {error.code}: {sentence}{kind}", err=True)
+    typer.echo(f"natalog: {error.code}: {sentence}{kind}{_advice(error)}", err=True)
     raise typer.Exit(UNAVAILABLE if isinstance(error, _UNAVAILABLE) else REFUSED)
+
+
+def _advice(error: NatalogError) -> str:
+    """What somebody at a prompt may do about it."""
+    match error:
+        case Unavailable() if "servers" in error.data:
+            return "; `natalog serve` starts a service, --nats URL names another one"
+        case PortInUse():
+            return "; --listen 127.0.0.1:0 takes any free port"
+        case _:
+            return ""
+
+
+def confirm(question: str) -> None:
+    """Ask for a yes; everything else ends the command, also nobody who could answer."""
+    try:
+        typer.confirm(question, abort=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        usage_error("given up, nothing was done: say yes, or --yes")
 
 
 def usage_error(sentence: str) -> NoReturn:

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from natalog.cli.completion import database_names, one_of
 from natalog.cli.connection import (
     BranchOption,
     ContextOption,
     NatsOption,
     TimeoutOption,
+    confirm,
     run_with_client,
 )
 from natalog.cli.output import EdnOption, JsonOption, Output
@@ -22,17 +24,27 @@ from natalog.core.values import Keyword
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, describe and delete databases.")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the database.")]
+NewNameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the database.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name of the database.", autocompletion=database_names),
+]
 
 
 @app.command()
 def create(
-    name: NameArgument,
+    name: NewNameArgument,
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Keep past facts readable.")
     ] = True,
     schema: Annotated[
-        str, typer.Option("--schema", metavar="write|read", help="Demand declared attributes?")
+        str,
+        typer.Option(
+            "--schema",
+            metavar="write|read",
+            help="write: only declared attributes; read: any attribute, any value.",
+            autocompletion=one_of("read", "write"),
+        ),
     ] = "write",
     initial_tx: Annotated[
         Path | None,
@@ -46,7 +58,11 @@ def create(
 ) -> None:
     """Create a database.
 
-    Example: natalog db create people --schema read
+    Examples:
+
+    natalog db create people --schema read
+
+    natalog db create shop --initial-tx schema.edn
     """
     out = Output(json, edn)
     first = tx_data_argument(None, initial_tx) if initial_tx is not None else None
@@ -71,7 +87,10 @@ def list_(
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """List the databases."""
+    """List the databases.
+
+    Example: natalog db list --json
+    """
     out = Output(json, edn)
     found = run_with_client(nats, context, timeout, lambda client: client.list_databases())
     if not out.for_people:
@@ -99,7 +118,10 @@ def info(
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """Describe a branch of a database: newest transaction, size, settings."""
+    """Describe a branch of a database: newest transaction, size, settings.
+
+    Example: natalog db info people --counts
+    """
     out = Output(json, edn)
 
     async def work(client: Client) -> dict[str, Any]:
@@ -129,10 +151,13 @@ def delete(
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """Delete a database with all its branches and its log."""
+    """Delete a database with all its branches and its log.
+
+    Example: natalog db delete people
+    """
     out = Output(json, edn)
     if not yes:
-        typer.confirm(f"Delete {name} with everything in it?", abort=True)
+        confirm(f"Delete {name} with everything in it?")
     gone = run_with_client(nats, context, timeout, lambda client: client.delete_database(name))
     if out.for_people:
         out.note(f"deleted {name}" if gone else f"there was no database {name}")

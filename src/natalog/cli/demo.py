@@ -274,7 +274,7 @@ def _reach(stage: Stage, url: str) -> None:
         f"""
 import natalog
 
-async with natalog.connect("{url}") as client:
+async with natalog.connect("nats://127.0.0.1:4222") as client:
     db = await client.database("people").db()
     print(await db.q("{NAME_AND_AGE}"))
 """,

@@ -8,15 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
+from natalog.cli.completion import branch_names
 from natalog.cli.connection import (
     ContextOption,
     NatsOption,
     TimeoutOption,
+    confirm,
     run_with_client,
     usage_error,
 )
-from natalog.cli.output import EdnOption, JsonOption, Output, shown
+from natalog.cli.output import EdnOption, JsonOption, Output, counted, shown
 from natalog.cli.parsing import edn_argument
+from natalog.cli.progress import working
 from natalog.cli.read import DatabaseArgument
 from natalog.client import Client
 from natalog.core.values import Keyword
@@ -49,7 +52,13 @@ def erase(
     ] = False,
     branch: Annotated[
         list[str] | None,
-        typer.Option("--branch", "-b", metavar="NAME", help="Purge only here; can be repeated."),
+        typer.Option(
+            "--branch",
+            "-b",
+            metavar="NAME",
+            help="Purge only here; can be repeated.",
+            autocompletion=branch_names,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show the receipts there are.")] = False,
@@ -90,7 +99,7 @@ def erase(
     facts = _pattern(entity, attribute, value)
     text = sys.stdin.readline().rstrip("\n") if containing == "-" else containing
     if not yes and not dry_run:
-        typer.confirm("Erased facts cannot be brought back. Go on?", abort=True)
+        confirm("Erased facts cannot be brought back. Go on?")
 
     async def work(client: Client) -> dict[str, Any]:
         return await client.database(database).erase(
@@ -102,7 +111,9 @@ def erase(
             timeout=timeout,
         )
 
-    _show(out, run_with_client(nats, context, timeout, work))
+    with working(f"erasing from {database}"):
+        receipt = run_with_client(nats, context, timeout, work)
+    _show(out, receipt)
 
 
 def _pattern(entity: str | None, attribute: str | None, value: str | None) -> list[Any] | None:
@@ -127,11 +138,18 @@ def _show(out: Output, receipt: Mapping[str, Any]) -> None:
     said: list[tuple[str, Any]] = [("receipt", receipt["id"])]
     for name, one in (receipt.get("purged") or {}).items():
         left = f", {one['left']} may not be purged" if one.get("left") else ""
-        said.append((f"purged on {name}", f"{one['facts']} facts{left}"))
+        said.append((f"purged on {name}", f"{counted(one['facts'], 'fact')}{left}"))
     said += [
-        ("erased", f"{receipt['facts']} facts in {receipt.get('blocks', 0)} blocks of the logs"),
+        (
+            "erased",
+            f"{counted(receipt['facts'], 'fact')} in "
+            f"{counted(receipt.get('blocks', 0), 'block')} of the logs",
+        ),
         ("commits that can no longer be told", receipt["commits"]),
-        *((f"still held by {name}", f"{n} facts") for name, n in (receipt["kept"] or {}).items()),
+        *(
+            (f"still held by {name}", counted(n, "fact"))
+            for name, n in (receipt["kept"] or {}).items()
+        ),
     ]
     found = receipt.get("verified") or {}
     if found:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from natalog.cli.completion import database_names
 from natalog.cli.connection import (
     BranchOption,
     ContextOption,
@@ -28,7 +21,8 @@ from natalog.cli.connection import (
     run_with_client,
     usage_error,
 )
-from natalog.cli.output import JsonOption, make_console
+from natalog.cli.output import JsonOption
+from natalog.cli.progress import Bar, progress_bar
 from natalog.client import Client, Conn
 from natalog.core.codec_json import to_json
 from natalog.core.errors import DatabaseExists, ReadError
@@ -39,9 +33,18 @@ from natalog.importing.pipeline import pipelined
 
 app = typer.Typer(no_args_is_help=True, help="Import git histories and files.")
 
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="What to read.")
+]
 DatabaseOption = Annotated[
     str | None,
-    typer.Option("--db", "-d", metavar="NAME", help="Database; made if it does not exist."),
+    typer.Option(
+        "--db",
+        "-d",
+        metavar="NAME",
+        help="Database, made if it does not exist; named like the file unless given.",
+        autocompletion=database_names,
+    ),
 ]
 BatchOption = Annotated[
     int, typer.Option("--batch", min=1, max=100_000, help="Rows in one transaction.")
@@ -106,6 +109,8 @@ def git(
     name = db or database_name(path.resolve().name)
 
     async def work(client: Client) -> Imported:
+        # what cannot be read leaves no empty database
+        git_history.count_commits(path, ref)
         await ensure_database(client, name)
         with progress_bar("commits") as bar:
             return await import_git(client.database(name, branch), path, ref, bar)
@@ -155,7 +160,7 @@ async def import_commits(
 
 @app.command()
 def jsonl(
-    path: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
+    path: FileArgument,
     db: DatabaseOption = None,
     ns: NamespaceOption = None,
     identity: IdentityOption = None,
@@ -177,7 +182,7 @@ def jsonl(
 
 @app.command()
 def csv(
-    path: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
+    path: FileArgument,
     db: DatabaseOption = None,
     ns: NamespaceOption = None,
     identity: IdentityOption = None,
@@ -199,7 +204,7 @@ def csv(
 
 @app.command()
 def edn(
-    path: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
+    path: FileArgument,
     db: DatabaseOption = None,
     batch: BatchOption = 1000,
     branch: BranchOption = "db",
@@ -243,11 +248,9 @@ class RowSource:
         return row_files.attribute_name(column, self.namespace)
 
     def learn(self) -> None:
-        """Look at the first rows to find the types of the columns."""
-        if self.columns is not None:
-            for number, row in enumerate(self.rows()):
-                if number >= row_files.ROWS_SAMPLED_MAX:
-                    break
+        """Look at the first rows: whether they can be read, and the types of the columns."""
+        for row in islice(self.rows(), row_files.ROWS_SAMPLED_MAX):
+            if self.columns is not None:
                 self.columns.see(row)
 
     def facts(self, row: Any) -> Any:
@@ -277,20 +280,20 @@ def _import_rows(
     name = db or database_name(source.path.stem)
 
     async def work(client: Client) -> Imported:
+        source.learn()
         await ensure_database(client, name)
-        with progress_bar("bytes") as bar:
+        with progress_bar("bytes", of_bytes=True) as bar:
             return await import_rows(client.database(name, branch), source, size, bar)
 
     return run_with_client(nats, context, timeout, work)
 
 
 async def import_rows(conn: Conn, source: RowSource, size: int, bar: Bar | None = None) -> Imported:
-    """Import the rows of a file in transactions of ``size`` rows.
+    """Import the rows of a file in transactions of ``size`` rows; its columns are known.
 
     The transactions' ids come from the file's content: importing the same file again adds nothing.
     """
     began = time.monotonic()
-    source.learn()
     if source.columns is not None:
         await _declare(conn, source)
     digest = row_files.file_digest(source.path)[:24]
@@ -356,35 +359,3 @@ async def ensure_database(client: Client, name: str) -> None:
             await client.create_database(name)
         except DatabaseExists:
             return
-
-
-class Bar:
-    """A progress bar of one task."""
-
-    def __init__(self, progress: Progress, what: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(what, total=None)
-
-    def start(self, total: int) -> None:
-        self._progress.update(self._task, total=total)
-
-    def advance(self, steps: int) -> None:
-        self._progress.advance(self._task, steps)
-
-    def reach(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Bar]:
-    """A bar on stderr; nothing is shown when stderr is no terminal."""
-    console = make_console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress, what)

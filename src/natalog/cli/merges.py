@@ -7,6 +7,7 @@ from uuid import UUID
 
 import typer
 
+from natalog.cli.completion import branch_names, one_of
 from natalog.cli.connection import (
     REFUSED,
     ContextOption,
@@ -14,8 +15,9 @@ from natalog.cli.connection import (
     TimeoutOption,
     run_with_client,
 )
-from natalog.cli.output import EdnOption, JsonOption, Output, report_fields, shown
+from natalog.cli.output import EdnOption, JsonOption, Output, counted, report_fields, shown
 from natalog.cli.parsing import map_argument, ref_argument, tx_data_argument, value_argument
+from natalog.cli.progress import working
 from natalog.cli.read import DatabaseArgument
 from natalog.cli.write import MetaOption, show_report
 from natalog.client import Client
@@ -29,20 +31,36 @@ CONFLICT_COLUMNS = ("kind", "entity", "attribute", "base", "ours", "theirs", "he
 SIDES = ("ours", "theirs", "base")
 
 IntoOption = Annotated[
-    str, typer.Option("--into", "--branch", "-b", metavar="BRANCH", help="The branch to change.")
+    str,
+    typer.Option(
+        "--into",
+        "--branch",
+        "-b",
+        metavar="BRANCH",
+        help="The branch to change.",
+        autocompletion=branch_names,
+    ),
 ]
 
 
 def merge(
     database: DatabaseArgument,
     parents: Annotated[
-        list[str], typer.Argument(metavar="FROM...", help="Branch or commit id to merge in.")
+        list[str],
+        typer.Argument(
+            metavar="FROM...",
+            help="Branch or commit id to merge in.",
+            autocompletion=branch_names,
+        ),
     ],
     into: IntoOption = "db",
     policy: Annotated[
         str | None,
         typer.Option(
-            "--policy", metavar="fail|ours|theirs", help="Who wins where both sides changed."
+            "--policy",
+            metavar="fail|ours|theirs",
+            help="Who wins where both sides changed.",
+            autocompletion=one_of("fail", "ours", "theirs"),
         ),
     ] = None,
     resolve: Annotated[
@@ -101,7 +119,8 @@ def merge(
         except MergeConflict as conflict:
             return conflict
 
-    found = run_with_client(nats, context, timeout, work)
+    with working(f"merging into {into}"):
+        found = run_with_client(nats, context, timeout, work)
     if isinstance(found, MergeReport):
         _show_merged(out, found, into)
     elif isinstance(found, MergeConflict):
@@ -193,7 +212,7 @@ def _show_preview(out: Output, found: dict[str, Any], into: str) -> None:
             out.table(["", "e", "a", "v"], rows)
         gone = sum(1 for row in rows if row[0] == "-")
         out.note(
-            f"{len(rows) - gone} facts would be added and {gone} retracted; "
+            f"{counted(len(rows) - gone, 'fact')} would be added and {gone} retracted; "
             f"{len(conflicts)} conflicts"
         )
     if conflicts:

@@ -62,6 +62,15 @@ class Output:
             self.console.print(escape(sentence))
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number of things.
+
+    >>> counted(1, "fact"), counted(0, "fact"), counted(2, "process", "processes")
+    ('1 fact', '0 facts', '2 processes')
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """A console that never cuts a table to 80 columns when its output is piped."""
     stream = sys.stderr if stderr else sys.stdout

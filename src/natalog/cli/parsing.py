@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import typer
 
 from natalog.core.edn import read, read_all
 from natalog.core.errors import ReadError
+from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.values import Keyword, instant_ms
 
 
@@ -25,12 +27,17 @@ def edn_argument(text: str, what: str) -> Any:
 
 
 def value_argument(text: str) -> Any:
-    """A value for ``:in``: EDN; text that is no EDN, or a bare word, is a string."""
+    """A value for ``:in``: EDN; text that is no EDN, or a bare word, is a string.
+
+    Text that begins like a collection is meant to be one.
+    """
     from natalog.core.values import Symbol
 
     try:
         value = read(text)
-    except ReadError:
+    except ReadError as error:
+        if text.startswith(("[", "{")):
+            raise typer.BadParameter(f"{text} is not EDN: {error.message}") from None
         return text
     return text if isinstance(value, Symbol) else value
 
@@ -75,9 +82,31 @@ def point_argument(text: str | None) -> int | datetime | None:
     """A transaction id or an instant (``2026-01-31``, ``2026-01-31T12:00:00Z``)."""
     if text is None:
         return None
-    if text.isdigit():
-        return int(text)
-    return instant_argument(text)
+    tx = _tx(text)
+    return instant_argument(text) if tx is None else tx
+
+
+_SHORT_TX = re.compile(r"(?:(\d{1,6})/)?(\d{1,16})")
+
+
+def _tx(text: str) -> int | None:
+    found = _SHORT_TX.fullmatch(text)
+    if found is None:
+        return None
+    lane, number = int(found[1] or 0), int(found[2])
+    return number if number >= TX_BASE else TX_BASE + (lane << LANE_BITS) + number
+
+
+def tx_argument(text: str) -> int:
+    """A transaction id, or as the console writes it: ``N``, or ``LANE/N``; 0 is before all.
+
+    >>> tx_argument("4503599627370498"), tx_argument("2"), tx_argument("1/2")
+    (4503599627370498, 4503599627370498, 4503603922337794)
+    """
+    tx = 0 if text == "0" else _tx(text)
+    if tx is None:
+        raise typer.BadParameter(f"{text!r} is no transaction id such as {TX_BASE + 2}, or 2")
+    return tx
 
 
 def instant_argument(text: str) -> datetime:
@@ -98,8 +127,9 @@ def clock_argument(text: str | None) -> int | None:
 
 def ref_argument(text: str) -> str | UUID | int:
     """A branch name, a commit id or a transaction id."""
-    if text.isdigit():
-        return int(text)
+    tx = _tx(text)
+    if tx is not None:
+        return tx
     try:
         return UUID(text)
     except ValueError:

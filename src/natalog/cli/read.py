@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from natalog.cli.completion import database_names, one_of
 from natalog.cli.connection import (
     BranchOption,
     ContextOption,
@@ -18,6 +19,7 @@ from natalog.cli.connection import (
     run_with_client,
     usage_error,
 )
+from natalog.cli.hints import unknown_attributes
 from natalog.cli.output import (
     DATOM_COLUMNS,
     EdnOption,
@@ -32,8 +34,10 @@ from natalog.cli.parsing import (
     all_arguments,
     edn_argument,
     point_argument,
+    tx_argument,
     value_argument,
 )
+from natalog.cli.progress import progress_bar
 from natalog.client import Client, Conn, Database
 from natalog.client.reports import read_log
 from natalog.core.codec_json import to_json
@@ -43,14 +47,23 @@ from natalog.core.values import Datom, Keyword
 from natalog.report import QueryPlan, Rejection, TxReport
 from natalog.rows import find_columns
 
-DatabaseArgument = Annotated[str, typer.Argument(metavar="DB", help="Name of the database.")]
+DatabaseArgument = Annotated[
+    str,
+    typer.Argument(metavar="DB", help="Name of the database.", autocompletion=database_names),
+]
 AsOfOption = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="POINT", help="See the past: a transaction id or an instant."),
+    typer.Option(
+        "--as-of",
+        metavar="POINT",
+        help="See the past: an instant or a transaction (id, or N for the N-th).",
+    ),
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option("--since", metavar="POINT", help="Only what came after: a tx id or an instant."),
+    typer.Option(
+        "--since", metavar="POINT", help="Only what came after: an instant or a transaction."
+    ),
 ]
 HistoryOption = Annotated[
     bool, typer.Option("--history", help="Every assertion and retraction there was.")
@@ -83,8 +96,12 @@ def q(
         str | None,
         typer.Option("--order-by", metavar="KEYS", help="Such as '?age' or '[?age :desc ?name]'."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most this many rows.")] = None,
-    offset: Annotated[int | None, typer.Option("--offset", help="Leave out rows first.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="At most this many rows.")
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Option("--offset", min=0, help="Leave out rows first.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell what the query does instead of its answer.")
     ] = False,
@@ -109,12 +126,18 @@ def q(
     edn_argument(query, "the query")
     inputs = all_arguments(arguments)
 
+    lacking: list[str] = []
+
     async def work(client: Client) -> Any:
-        db = await _view(client.database(database, branch), as_of, since, history)
+        conn = client.database(database, branch)
+        db = await _view(conn, as_of, since, history)
         ask = db.explain if explain else db.q
-        return await ask(
+        found = await ask(
             query, *inputs, order_by=order_by, limit=limit, offset=offset, timeout=timeout
         )
+        if out.for_people and not explain and (found is None or _is_empty(found)):
+            lacking.extend(await unknown_attributes(conn, query))
+        return found
 
     answer = run_with_client(nats, context, timeout, work)
     if isinstance(answer, QueryPlan):
@@ -124,6 +147,12 @@ def q(
         out.data(answer)
         return
     _print_answer(out, query, answer)
+    if lacking:
+        out.note(f"{', '.join(lacking)}: no such attribute is declared")
+
+
+def _is_empty(answer: Any) -> bool:
+    return not isinstance(answer, (int, float, str)) and hasattr(answer, "__len__") and not answer
 
 
 def _print_plan(out: Output, plan: QueryPlan) -> None:
@@ -200,7 +229,14 @@ def pull(
 
 def datoms(
     database: DatabaseArgument,
-    index: Annotated[str, typer.Argument(metavar="INDEX", help="eavt, aevt or avet.")] = "eavt",
+    index: Annotated[
+        str,
+        typer.Argument(
+            metavar="INDEX",
+            help="eavt, aevt or avet.",
+            autocompletion=one_of("aevt", "avet", "eavt"),
+        ),
+    ] = "eavt",
     components: Annotated[
         list[str] | None,
         typer.Argument(metavar="[COMPONENT]...", help="What the datoms begin with, in EDN."),
@@ -208,7 +244,7 @@ def datoms(
     as_of: AsOfOption = None,
     since: SinceOption = None,
     history: HistoryOption = False,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most this many.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most this many.")] = None,
     branch: BranchOption = "db",
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -238,12 +274,12 @@ def datoms(
 
 def log(
     database: DatabaseArgument,
-    since: Annotated[int, typer.Option("--since", metavar="TX", help="Begin after this.")] = 0,
+    since: Annotated[str, typer.Option("--since", metavar="TX", help="Begin after this.")] = "0",
     start: Annotated[
-        int | None, typer.Option("--from", metavar="TX", help="Begin with this.")
+        str | None, typer.Option("--from", metavar="TX", help="Begin with this.")
     ] = None,
-    end: Annotated[int | None, typer.Option("--to", metavar="TX", help="End before this.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most this many.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TX", help="End before this.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most this many.")] = None,
     with_datoms: Annotated[bool, typer.Option("--datoms", help="Show the facts too.")] = False,
     branch: BranchOption = "db",
     nats: NatsOption = None,
@@ -258,14 +294,15 @@ def log(
 
     natalog log people --limit 20 --datoms
 
-    natalog log people --from 4503599627370498 --to 4503599627370500
+    natalog log people --from 2 --to 4
     """
     out = Output(json, edn)
+    first, last = tx_argument(since), None if end is None else tx_argument(end)
     if start is not None:
-        since = max(since, start - 1)
+        first = max(first, tx_argument(start) - 1)
 
     async def work(client: Client) -> None:
-        reports = _before(read_log(client.session, database, branch, since, limit), end)
+        reports = _before(read_log(client.session, database, branch, first, limit), last)
         await _print_reports(out, reports, with_datoms)
 
     run_with_client(nats, context, timeout, work)
@@ -300,9 +337,9 @@ def _title(report: TxReport) -> str:
 def watch(
     database: DatabaseArgument,
     since: Annotated[
-        int | None, typer.Option("--since", metavar="TX", help="Replay from here first.")
+        str | None, typer.Option("--since", metavar="TX", help="Replay from here first.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", help="Stop after so many.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=0, help="Stop after so many.")] = None,
     branch: BranchOption = "db",
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -315,10 +352,11 @@ def watch(
     Example: natalog watch people --json
     """
     out = Output(json, edn)
+    first = None if since is None else tx_argument(since)
 
     async def work(client: Client) -> None:
         seen = 0
-        async with client.database(database, branch).reports(since, rejections=True) as feed:
+        async with client.database(database, branch).reports(first, rejections=True) as feed:
             if count == 0:
                 return
             async for report in feed:
@@ -345,7 +383,13 @@ def _print_event(out: Output, report: TxReport | Rejection) -> None:
 def export(
     database: DatabaseArgument,
     form: Annotated[
-        str, typer.Option("--format", metavar="edn|jsonl", help="Form of the export.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="edn|jsonl",
+            help="Form of the export.",
+            autocompletion=one_of("edn", "jsonl"),
+        ),
     ] = "edn",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")
@@ -364,6 +408,8 @@ def export(
     """
     if form not in ("edn", "jsonl"):
         usage_error(f"{form} is no format: choose edn or jsonl")
+    if output is not None and not output.parent.is_dir():
+        usage_error(f"there is no directory {output.parent}")
     encode = to_json if form == "jsonl" else _edn_line
 
     async def work(client: Client) -> int:
@@ -374,7 +420,7 @@ def export(
             for ident, properties in (await db.schema()).items()
             if properties.get(Keyword("db/cardinality")) is Keyword("db.cardinality/many")
         }
-        with _opened(output) as stream:
+        with _opened(output) as stream, progress_bar("entities") as bar:
             written = 0
             # an attribute must be declared before a line uses it
             for declarations in (True, False):
@@ -382,6 +428,7 @@ def export(
                     if (Keyword("db/valueType") in entity) is declarations:
                         print(encode(entity), file=stream)
                         written += 1
+                        bar.advance(1)
         return written
 
     count = run_with_client(nats, context, timeout, work)
@@ -399,7 +446,13 @@ class _opened:
         self._path = path
 
     def __enter__(self) -> TextIO:
-        self._stream = sys.stdout if self._path is None else self._path.open("w", encoding="utf-8")
+        if self._path is None:
+            self._stream: TextIO = sys.stdout
+            return self._stream
+        try:
+            self._stream = self._path.open("w", encoding="utf-8")
+        except OSError as error:
+            usage_error(f"{self._path} cannot be written: {error.strerror}")
         return self._stream
 
     def __exit__(self, *_: object) -> None:

@@ -16,6 +16,7 @@ from natalog.cli.connection import (
     BranchOption,
     ContextOption,
     NatsOption,
+    confirm,
     place,
     run,
     usage_error,
@@ -68,9 +69,8 @@ def recover(
     """
     out = Output(json, edn)
     if accept_loss_after is not None and not yes:
-        typer.confirm(
-            f"Give up everything behind block {accept_loss_after} of {database}.{branch} for good?",
-            abort=True,
+        confirm(
+            f"Give up everything behind block {accept_loss_after} of {database}.{branch} for good?"
         )
 
     async def work() -> tuple[dict[str, Any], bool]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from natalog.cli.access import given
+from natalog.cli.access import embedded, given
 from natalog.cli.connection import ContextOption, place, run, usage_error
 from natalog.cli.parsing import clock_argument
 from natalog.connection.access import Access
@@ -122,6 +122,8 @@ def serve(
 
     natalog serve --nats nats://nats.example.com:4222 --role query
     """
+    if embedded() is not None:
+        usage_error("serve runs on the directory of --data; --embedded is for other commands")
     elsewhere = nats is not None or context is not None
     if elsewhere and (listen is not None or data is not None or server_config is not None):
         usage_error(
@@ -196,7 +198,14 @@ def demo(
         bool, typer.Option("--sample", help="Import the bundled sample of a git history.")
     ] = False,
 ) -> None:
-    """Show what Natalog does: about a minute, on a service of its own, nothing left behind."""
+    """Show what Natalog does: some seconds, on a service of its own, nothing left behind.
+
+    Examples:
+
+    natalog demo
+
+    natalog demo --git ~/src/linux
+    """
     from natalog.cli.demo import find_repository, show
 
     run(show(None if sample else path or find_repository()))

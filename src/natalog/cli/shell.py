@@ -7,19 +7,21 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from natalog.cli.connection import (
+    REFUSED,
     BranchOption,
     ContextOption,
     NatsOption,
     TimeoutOption,
     run_with_client,
 )
-from natalog.cli.output import DATOM_COLUMNS, Output, datom_rows, shown
+from natalog.cli.output import DATOM_COLUMNS, Output, counted, datom_rows, shown
 from natalog.cli.parsing import point_argument
+from natalog.cli.read import DatabaseArgument
 from natalog.client import Client, Conn, Database
 from natalog.core.edn import read
 from natalog.core.errors import NatalogError
@@ -60,6 +62,8 @@ class Shell:
     views: list[tuple[str, Any]] = field(default_factory=list)
     attributes: list[str] = field(default_factory=list)
     done: bool = False
+    refused: int = 0
+    """How many lines could not be done."""
 
     @property
     def prompt(self) -> str:
@@ -98,7 +102,11 @@ class Shell:
             else:
                 await self._form(text)
         except NatalogError as error:
-            self.out.note(f"{error.code}: {error.message}")
+            self._refuse(f"{error.code}: {error.message}")
+
+    def _refuse(self, sentence: str) -> None:
+        self.refused += 1
+        self.out.note(sentence)
 
     async def _form(self, text: str) -> None:
         form = read(text)
@@ -112,7 +120,7 @@ class Shell:
         elif isinstance(form, list):
             await self._transact(form)
         else:
-            self.out.note("A query begins with [:find, a transaction with [{ or [[. Try :help")
+            self._refuse("A query begins with [:find, a transaction with [{ or [[. Try :help")
 
     async def _query(self, query: str) -> None:
         began = time.perf_counter()
@@ -121,16 +129,16 @@ class Shell:
         if rows.columns:
             self.out.table(rows.columns, rows[:ROWS_SHOWN])
         more = f", {ROWS_SHOWN} shown" if len(rows) > ROWS_SHOWN else ""
-        self.out.note(f"{len(rows)} rows{more}, {took:.1f} ms")
+        self.out.note(f"{counted(len(rows), 'row')}{more}, {took:.1f} ms")
 
     async def _transact(self, data: list[Any]) -> None:
         if self.views:
-            self.out.note("The past cannot be changed; :now goes back to the present.")
+            self._refuse("The past cannot be changed; :now goes back to the present.")
             return
         report = await self.conn.transact(data)
         self.out.table(DATOM_COLUMNS, datom_rows(report.tx_data))
         instant = "" if report.instant is None else f" at {shown(report.instant)}"
-        purged = f", {report.purged} facts purged" if report.purged else ""
+        purged = f", {counted(report.purged, 'fact')} purged" if report.purged else ""
         self.out.note(f"transaction {report.tx}{instant}{purged}")
         await self.learn()
 
@@ -138,14 +146,14 @@ class Shell:
         if form[0].text == "pull" and len(form) == 3:
             self.out.data(await (await self.value()).pull(form[1], form[2]))
         else:
-            self.out.note("Only (pull PATTERN ENTITY) can be called here.")
+            self._refuse("Only (pull PATTERN ENTITY) can be called here.")
 
     async def _command(self, text: str) -> None:
         name, _, rest = text[1:].partition(" ")
         rest = rest.strip()
         command = self._commands().get(name)
         if command is None:
-            self.out.note(f"There is no :{name}. Try :help")
+            self._refuse(f"There is no :{name}. Try :help")
             return
         await command(rest)
 
@@ -195,7 +203,7 @@ class Shell:
         try:
             point = point_argument(text)
         except typer.BadParameter as error:
-            self.out.note(error.message)
+            self._refuse(error.message)
             return
         self.views = [view for view in self.views if view[0] != name] + [(name, point)]
         await self.value()
@@ -306,7 +314,7 @@ def _session(shell: Shell) -> PromptSession[str]:
 
 
 def shell(
-    database: Annotated[str, typer.Argument(metavar="DB", help="Name of the database.")],
+    database: DatabaseArgument,
     branch: BranchOption = "db",
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -314,7 +322,7 @@ def shell(
 ) -> None:
     """Ask and transact at a prompt; Enter runs what is complete, Tab completes, :help helps.
 
-    What is piped in is run form by form.
+    What is piped in is run form by form; exit code 1 when one of them was refused.
 
     Examples:
 
@@ -333,7 +341,9 @@ def shell(
             for text in piped(sys.stdin.read()):
                 await here.take(text)
                 if here.done:
-                    return
+                    break
+            if here.refused:
+                raise typer.Exit(REFUSED)
             return
         await here.learn()
         here.out.note(f"{client.url} · :help helps, :quit or Ctrl-D ends")

@@ -16,9 +16,9 @@ from rich.live import Live
 from rich.text import Text
 
 from natalog.cli.connection import ContextOption, NatsOption, TimeoutOption, run_with_client
-from natalog.cli.output import JsonOption, Output, make_console, make_table
+from natalog.cli.output import JsonOption, Output, counted, make_console, make_table
 from natalog.client import Client
-from natalog.core.errors import Forbidden, NatalogError
+from natalog.core.errors import Forbidden, NatalogError, Unavailable
 from natalog.core.limits import ASK_TIMEOUT_S, TX_BASE
 
 STATS_WAIT_S = 0.3
@@ -47,7 +47,9 @@ async def _statistics(client: Client) -> list[bytes]:
         with contextlib.suppress(TimeoutError, Forbidden):
             while True:
                 message = await channel.receive(max(deadline - time.monotonic(), 0.001))
-                answers.append(message.data)
+                # without a service NATS itself answers, with nothing
+                if message.data:
+                    answers.append(message.data)
     finally:
         await channel.close()
     return answers
@@ -109,7 +111,8 @@ def rates(before: Sample, now: Sample) -> dict[str, Any]:
 
 def drawn(found: dict[str, Any], interval: float) -> Group:
     """The rates as tables."""
-    head = Text(f"{found['processes']} processes · every {interval:g} s · Ctrl-C ends")
+    processes = counted(found["processes"], "process", "processes")
+    head = Text(f"{processes} · every {interval:g} s · Ctrl-C ends")
     databases = make_table(
         ("database", "tx/s", "transactions", "facts"),
         (
@@ -176,7 +179,11 @@ def top(
         with Live(drawn(rates(before, before), interval), console=make_console()) as live:
             while True:
                 await asyncio.sleep(interval)
-                now = await sample(client)
+                try:
+                    now = await sample(client)
+                except Unavailable as error:
+                    live.update(Text(f"{error.message} · Ctrl-C ends"))
+                    continue
                 live.update(drawn(rates(before, now), interval))
                 before = now
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from natalog.cli.check import Finding, check_branch
+from natalog.cli.completion import branch_names
 from natalog.cli.connection import (
     REFUSED,
     BranchOption,
@@ -20,12 +21,13 @@ from natalog.cli.connection import (
     run_with_client,
     with_client,
 )
-from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields
+from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields, counted
 from natalog.cli.parsing import (
     instant_argument,
     point_argument,
     ref_argument,
 )
+from natalog.cli.progress import progress_bar, working
 from natalog.cli.read import DatabaseArgument
 from natalog.client import Client, Conn, Database
 from natalog.core.limits import ASK_TIMEOUT_S
@@ -37,14 +39,29 @@ TX_INSTANT = Keyword("db/txInstant")
 
 def branch(
     database: DatabaseArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The new branch.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The branch to make or to delete.", autocompletion=branch_names
+        ),
+    ],
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="REF", help="Branch, commit id or tx id to begin at."),
+        typer.Option(
+            "--from",
+            metavar="REF",
+            help="Branch, commit id or tx id to begin at.",
+            autocompletion=branch_names,
+        ),
     ] = None,
     force_from: Annotated[
         str | None,
-        typer.Option("--force", metavar="REF", help="Make NAME point here, even if it exists."),
+        typer.Option(
+            "--force",
+            metavar="REF",
+            help="Make NAME point here, even if it exists.",
+            autocompletion=branch_names,
+        ),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the branch instead.")] = False,
     nats: NatsOption = None,
@@ -85,7 +102,10 @@ def branches(
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """List the branches of a database."""
+    """List the branches of a database.
+
+    Example: natalog branches people
+    """
     out = Output(json, edn)
     found = run_with_client(
         nats, context, timeout, lambda client: client.database(database).branches()
@@ -98,8 +118,18 @@ def branches(
 
 def diff(
     database: DatabaseArgument,
-    left: Annotated[str, typer.Argument(metavar="FROM", help="Branch, commit, tx or instant.")],
-    right: Annotated[str, typer.Argument(metavar="TO", help="Branch, commit, tx or instant.")],
+    left: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM", help="Branch, commit, tx or instant.", autocompletion=branch_names
+        ),
+    ],
+    right: Annotated[
+        str,
+        typer.Argument(
+            metavar="TO", help="Branch, commit, tx or instant.", autocompletion=branch_names
+        ),
+    ],
     as_of: Annotated[
         str | None,
         typer.Option("--as-of", metavar="T", help="Both as they were: tx id or instant."),
@@ -141,7 +171,7 @@ def diff(
         rows += [("+", *row) for row in added]
         if rows:
             out.table(["", "e", "a", "v"], rows)
-        out.note(f"{len(removed)} facts removed, {len(added)} added")
+        out.note(f"{counted(len(removed), 'fact')} removed, {len(added)} added")
     else:
         out.fields(
             {"added": [list(r) for r in found.added], "removed": [list(r) for r in found.removed]}
@@ -163,7 +193,7 @@ async def _resolve(client: Client, database: str, text: str) -> tuple[Database, 
 
 def history(
     database: DatabaseArgument,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most this many.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most this many.")] = None,
     branch: BranchOption = "db",
     nats: NatsOption = None,
     context: ContextOption = None,
@@ -171,7 +201,10 @@ def history(
     json: JsonOption = False,
     edn: EdnOption = False,
 ) -> None:
-    """List the commits of a branch, newest first."""
+    """List the commits of a branch, newest first.
+
+    Example: natalog history people --branch draft --limit 10
+    """
     out = Output(json, edn)
 
     async def work(client: Client) -> list[Commit]:
@@ -207,12 +240,13 @@ def gc(
     """
     out = Output(json, edn)
     limit = None if before is None else instant_argument(before)
-    found = run_with_client(
-        nats,
-        context,
-        timeout,
-        lambda client: client.database(database).gc(limit, dry_run=dry_run),
-    )
+    with working(f"collecting {database}"):
+        found = run_with_client(
+            nats,
+            context,
+            timeout,
+            lambda client: client.database(database).gc(limit, dry_run=dry_run),
+        )
     if out.for_people:
         rows = [["commits", found.get("removed", 0)]]
         rows += [["stream", name] for name in found.get("freed") or []]
@@ -236,9 +270,10 @@ def snapshot(
     Example: natalog snapshot people
     """
     out = Output(json, edn)
-    found = run_with_client(
-        nats, context, timeout, lambda client: client.database(database, branch).snapshot()
-    )
+    with working(f"snapshot of {database}"):
+        found = run_with_client(
+            nats, context, timeout, lambda client: client.database(database, branch).snapshot()
+        )
     if out.for_people:
         said = "written" if found["written"] else "there already"
         rows = [[found["tx"], said, found.get("segments", 0), found.get("bytes", 0)]]
@@ -267,7 +302,11 @@ def check(
     --deep also reads all other logs of the database and compares each with its published head.
     Exit code 1 when anything differs.
 
-    Example: natalog check people
+    Examples:
+
+    natalog check people
+
+    natalog check people --deep
     """
     out = Output(json, edn)
 
@@ -276,12 +315,15 @@ def check(
         from natalog.cli.check_snapshots import Server, check_snapshots
 
         server = Server(target.servers, target.access, target.prefix)
-        found = await check_branch(client, database, branch)
+        with progress_bar("log") as bar:
+            found = await check_branch(client, database, branch, bar)
         if deep:
             from natalog.cli.check_logs import check_logs
 
-            found += await check_logs(server, database)
-        return [*found, *await check_snapshots(server, database, branch, deep=deep)]
+            with working("all logs"):
+                found += await check_logs(server, database)
+        with working("snapshots"):
+            return [*found, *await check_snapshots(server, database, branch, deep=deep)]
 
     async def located_work() -> list[Finding]:
         async with located(nats, context) as target:

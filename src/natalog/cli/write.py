@@ -13,6 +13,7 @@ from natalog.cli.connection import (
     ContextOption,
     NatsOption,
     TimeoutOption,
+    confirm,
     run_with_client,
     usage_error,
 )
@@ -21,6 +22,7 @@ from natalog.cli.output import (
     EdnOption,
     JsonOption,
     Output,
+    counted,
     datom_rows,
     report_fields,
     shown,
@@ -109,7 +111,7 @@ def show_report(out: Output, report: TxReport) -> None:
         return
     out.table(DATOM_COLUMNS, datom_rows(report.tx_data))
     again = " (applied before, not again)" if report.repeated else ""
-    purged = f", {report.purged} facts purged" if report.purged else ""
+    purged = f", {counted(report.purged, 'fact')} purged" if report.purged else ""
     out.note(f"transaction {report.tx} at {shown(report.instant)}{purged}{again}")
 
 
@@ -139,7 +141,9 @@ def publish(
     ack = run_with_client(nats, context, timeout, work)
     if out.for_people:
         known = " (this id was known)" if ack.duplicate else ""
-        out.note(f"stored as {ack.sequence}, id {ack.id}{known}")
+        out.note(
+            f"stored as {ack.sequence}, id {ack.id}{known}; `natalog watch` tells what became of it"
+        )
     else:
         out.fields({"id": ack.id, "sequence": ack.sequence, "duplicate": ack.duplicate})
 
@@ -185,7 +189,7 @@ def purge(
     out = Output(json, edn)
     operation = _purge_operation(entity, attribute, value, before)
     if not yes:
-        typer.confirm("Purged facts cannot be brought back. Go on?", abort=True)
+        confirm("Purged facts cannot be brought back. Go on?")
 
     async def work(client: Client) -> TxReport:
         return await client.database(database, branch).transact([operation])

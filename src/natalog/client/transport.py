@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -496,4 +497,4 @@ def _reason(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, nats.errors.NoServersError):
         return "no server answers"
-    return text.removeprefix("nats: ") or type(error).__name__
+    return re.sub(r"^\[Errno -?\d+\] ", "", text.removeprefix("nats: ")) or type(error).__name__
