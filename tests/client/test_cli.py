@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import pytest
 
 from natalog import local as natalog_local
 from natalog import sync as natalog_sync
+from natalog.cli import app, main
 from natalog.cli.connection import context_names, place
 from natalog.connection import Access
 from natalog.core.edn import read
@@ -34,20 +35,26 @@ class Done(NamedTuple):
 def natalog(
     *arguments: str, url: str | None = None, stdin: str = "", cwd: Path | None = None
 ) -> Done:
-    environment = {key: value for key, value in os.environ.items() if key != "NATS_URL"}
-    if url is not None:
-        environment["NATS_URL"] = url
-    done = subprocess.run(
-        [sys.executable, "-m", "natalog", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-        timeout=60,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    """Run the command in this process: starting Python takes longer than most commands."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("NATS_URL", raising=False)
+        if url is not None:
+            patch.setenv("NATS_URL", url)
+        if cwd is not None:
+            patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["natalog", *arguments])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    texts = []
+    for stream in (out, err):
+        stream.seek(0)
+        texts.append(stream.read())
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, *texts)
 
 
 @pytest.fixture
@@ -377,3 +384,83 @@ def test_edn_files_of_every_layout(service_url: str, fresh_name: Names, tmp_path
     broken = natalog("import", "edn", str(path), "--db", name, url=service_url)
     assert broken.code == 1
     assert "rows.edn is not EDN" in broken.err
+
+
+def completed(line: str, url: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What Tab offers behind the line, as bash asks for it."""
+    words = line.split(" ")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setenv("_NATALOG_COMPLETE", "complete_bash")
+    done = natalog(url=url)
+    return set(done.out.split())
+
+
+def test_names_of_databases_and_branches_complete(
+    service_url: str, people: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with natalog_sync.connect(service_url) as client:
+        client.database(people).branch("draft")
+
+    def offered(line: str) -> set[str]:
+        return completed(line, service_url, monkeypatch)
+
+    for line in ("q ", "shell ", "db info ", "import csv people.csv --db ", "backup "):
+        assert people in offered(f"natalog {line}{people[:-1]}"), line
+    for line in ("q {} -b ", "branch {} ", "diff {} db ", "merge {} ", "erase {} --branch "):
+        assert offered(f"natalog {line.format(people)}dr") == {"draft"}, line
+    assert offered("natalog datoms people a") == {"aevt", "avet"}
+    assert offered("natalog --embedded /nowhere q ") == set()
+    assert completed("natalog q ", "nats://127.0.0.1:1", monkeypatch) == set()
+
+
+def test_every_command_has_a_help_text_with_an_example() -> None:
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    assert groups.keys() == {"db", "import"}
+    for typer in (app, *groups.values()):
+        for command in typer.registered_commands:
+            assert command.callback is not None
+            assert "natalog " in (command.callback.__doc__ or "").split("Example")[-1], command
+
+
+def test_what_goes_wrong_is_told_with_what_to_do(
+    service_url: str, fresh_name: Names, tmp_path: Path
+) -> None:
+    name = fresh_name()
+    assert natalog("db", "create", name, url=service_url).code == 0
+
+    def tell(*command: str, code: int, url: str = service_url) -> str:
+        done = natalog(*command, url=url)
+        assert done.code == code, done
+        assert len(done.err.splitlines()) <= 1
+        return done.out + done.err
+
+    query = "[:find ?e :where [?e :nope]]"
+    assert ":nope: no such attribute is declared" in tell("q", name, query, code=0)
+    assert "no such" not in tell("q", name, "[:find ?e :where [?e :db/doc]]", code=0)
+    assert "(?x $)" in tell("q", name, "[:find ?x :in ?x $ :where [?x]]", code=1)
+    assert "[1 is not EDN" in tell("q", name, "[:find ?x :in $ ?x]", "[1", code=2)
+    assert "--limit" in tell("q", name, query, "--limit", "-1", code=2)
+    assert "no directory" in tell("export", name, "-o", str(tmp_path / "no" / "file"), code=2)
+    assert "cannot be written" in tell("export", name, "-o", str(tmp_path), code=2)
+    assert "--yes" in tell("purge", name, "1", code=2)
+    assert "--data" in tell("serve", "--embedded", str(tmp_path), code=2)
+    assert "nats://HOST:PORT" in tell("db", "list", code=2, url="http://localhost")
+    assert "natalog serve" in tell("top", "--once", code=3, url="nats://127.0.0.1:1")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{")
+    tell("import", "jsonl", str(bad), "--db", fresh := fresh_name(), code=1)
+    tell("import", "git", str(tmp_path), "--db", fresh, code=1)
+    assert fresh not in tell("db", "list", code=0)
+
+
+def test_transactions_can_be_named_as_the_console_names_them(service_url: str, people: str) -> None:
+    with natalog_sync.connect(service_url) as client:
+        conn = client.database(people)
+        conn.transact([{"name": "Carol"}])
+    names = "[:find [?n ...] :where [_ :name ?n]]"
+    then = natalog("q", people, names, "--as-of", "1", "--json", url=service_url)
+    assert json.loads(then.out) == ["Alice", "Bob"]
+    later = natalog("log", people, "--from", "2", "--json", url=service_url)
+    assert json.loads(later.out)["tx"] == 2**52 + 2
+    assert natalog("log", people, "--since", "x", url=service_url).code == 2

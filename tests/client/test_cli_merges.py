@@ -82,7 +82,7 @@ def test_merges_are_previewed_decided_and_done(run: Callable[..., Any], people: 
 
 def test_differences_are_a_table(run: Callable[..., Any], people: str, service_url: str) -> None:
     found = run("diff", people, "db", "draft").stdout
-    assert "1 facts removed, 3 added" in found
+    assert "1 fact removed, 3 added" in found
     with natalog.sync.connect(service_url) as client:
         first = client.database(people).branch_history()[1]
     commit = json.loads(run("diff", people, str(first.commit_id), "db", "--json").stdout)

@@ -46,6 +46,7 @@ def test_the_documents_have_examples() -> None:
     expected = {
         "query.md",
         "schema.md",
+        "time.md",
         "transactions.md",
         "versioning.md",
         "erasure.md",

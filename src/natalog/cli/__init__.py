@@ -121,7 +121,7 @@ def _root(
 def main() -> None:
     """The entry point of the ``natalog`` command; wrong usage is answered on one line."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="natalog")
     except typer.Abort:
         typer.echo("natalog: given up", err=True)
         sys.exit(130)
