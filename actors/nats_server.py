@@ -37,6 +37,7 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.02
 DISK_INTERVAL_S = 1.0
+_FIRST_WORDS = "nats-server.err"
 """Between two looks at how much room the disk has."""
 RESTART_BACKOFF_MAX_S = 2.0
 
@@ -308,16 +309,18 @@ class NatsServer:
         for old in run.glob("*.ports"):
             old.unlink(missing_ok=True)
         assert self._binary is not None
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
-                *(self._binary, "-c", str(config)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is ours to handle
-        )
+        # what is wrong with its configuration it says before it has a log
+        with (run / _FIRST_WORDS).open("wb") as said:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
+                    *(self._binary, "-c", str(config)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,  # a Ctrl-C in the terminal is ours to handle
+            )
         self._process = process
         ports = run / f"nats-server_{process.pid}.ports"
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -344,10 +347,10 @@ class NatsServer:
             await anyio.sleep(0.003)
 
     def _last_words(self) -> str:
-        try:
-            lines = (self.data / "run" / "nats-server.log").read_text().splitlines()
-        except OSError:
-            return "it left no log."
+        lines: list[str] = []
+        for name in (_FIRST_WORDS, "nats-server.log"):
+            with contextlib.suppress(OSError):
+                lines += (self.data / "run" / name).read_text(errors="replace").splitlines()
         telling = [line for line in lines if "[FTL]" in line or "[ERR]" in line]
         return (telling or lines or ["it left no log."])[-1]
 

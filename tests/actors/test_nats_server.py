@@ -153,3 +153,10 @@ async def test_the_server_of_a_killed_process_does_not_stay(tmp_path: Path) -> N
         assert again.pid != child and not alive(child)
     finally:
         await again.stop()
+
+
+async def test_what_is_wrong_with_an_included_configuration_is_told(tmp_path: Path) -> None:
+    include = tmp_path / "users.conf"
+    include.write_text("authorization { user: ann, password: $NOBODY_SAID_IT }")
+    with pytest.raises(ServerFailed, match="NOBODY_SAID_IT"):
+        await NatsServer(tmp_path / "data", include=include).start()

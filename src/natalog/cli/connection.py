@@ -231,6 +231,8 @@ def _advice(error: NatalogError) -> str:
     match error:
         case Unavailable() if "servers" in error.data:
             return "; `natalog serve` starts a service, --nats URL names another one"
+        case Forbidden() if "servers" in error.data:
+            return "; --user, --creds, --nkey or --context say who connects"
         case PortInUse():
             return "; --listen 127.0.0.1:0 takes any free port"
         case _:

@@ -20,6 +20,7 @@ from natalog.cli.access import embedded, given
 from natalog.cli.connection import ContextOption, place, run, usage_error
 from natalog.cli.parsing import clock_argument
 from natalog.connection.access import Access
+from natalog.core.errors import InvalidConfig
 
 log = logging.getLogger("natalog.serve")
 
@@ -161,7 +162,10 @@ async def _serve(
     from natalog.actors.http import usual_port
     from natalog.actors.service import running
 
-    config = ServiceConfig.load(path, os.environ, **settings)
+    try:
+        config = ServiceConfig.load(path, os.environ, **settings)
+    except InvalidConfig as error:
+        usage_error(error.message)
     # what the command line says goes before the file, the file before the environment
     config = replace(config, access=given().over(config.access).over(who))
     if config.metrics_port is None and config.role == "all" and config.serves_console:

@@ -21,7 +21,7 @@ from natalog.cli.connection import (
     run_with_client,
     with_client,
 )
-from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields, counted
+from natalog.cli.output import EdnOption, JsonOption, Output, commit_fields, counted, shown
 from natalog.cli.parsing import (
     instant_argument,
     point_argument,
@@ -251,6 +251,13 @@ def gc(
         rows = [["commits", found.get("removed", 0)]]
         rows += [["stream", name] for name in found.get("freed") or []]
         rows += [["bytes", found.get("bytes", 0)]]
+        rows += [
+            [
+                f"facts of {shown(rule['attribute'])} on {rule['branch']}, by retention",
+                rule["facts"],
+            ]
+            for rule in found.get("retention") or []
+        ]
         out.table(["", "would be freed" if dry_run else "freed"], rows)
     else:
         out.fields(found)

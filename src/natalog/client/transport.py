@@ -497,4 +497,6 @@ def _reason(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, nats.errors.NoServersError):
         return "no server answers"
+    if "authorization violation" in text.lower():
+        return "it does not know this user, password or key"
     return re.sub(r"^\[Errno -?\d+\] ", "", text.removeprefix("nats: ")) or type(error).__name__
