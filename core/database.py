@@ -29,7 +29,7 @@ from natalog.core.index.encoding import decode, decode_one, find, kind_of, order
 from natalog.core.index.places import Places
 from natalog.core.index.pool import Ints, ScratchPool, ValuePool
 from natalog.core.index.residency import Kept
-from natalog.core.index.tree import OPEN, RowTree
+from natalog.core.index.tree import OPEN, Fence, RowTree
 from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_facts, select
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
@@ -41,6 +41,8 @@ _NO_INSTANTS: Final = Instants(_NONE, _NONE)
 _FEW: Final = 64
 """Values of an attribute of an entity that are put in order one by one."""
 _NO_FACTS: Final = Facts(_NONE, _NONE, _NONE, None)
+_NOW: Final = (-1, OPEN - 1)
+"""The `Database.bounds` of everything that has not ended."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -306,14 +308,42 @@ class Database:
 
     # --- points ------------------------------------------------------------------------------
 
+    def bounds(self) -> tuple[int, int] | None:
+        """The transactions of this view: after the first and until the second; kept.
+
+        A fact of it began within and had not ended then.  None where that is not what tells: in
+        a history, and where instants bound the view and do not order like transactions.
+        """
+        if self.window is CURRENT:
+            return _NOW
+        found: tuple[int, int] | None = self._cache.get("bounds")
+        if found is None:
+            window = self._effective_window()
+            if window.history or window.until_ms is not None or window.after_ms is not None:
+                return None
+            after, until = window.after_tx, window.until_tx
+            found = (-1 if after is None else after, OPEN - 1 if until is None else until)
+            self._cache["bounds"] = found
+        return found
+
+    def seen(self, table: RowTree, key: int) -> list[Fence] | None:
+        """The second column and transaction of the visible rows of a key in a table of facts.
+
+        None in views that have no `bounds`.  O(log n + rows).
+        """
+        if self.window is CURRENT:
+            return table.open_of(key)
+        bounds = self.bounds()
+        return None if bounds is None else table.seen_of(key, *bounds)
+
     def facts(self, e: int, attr: Keyword) -> list[tuple[Any, int]]:
         """Visible ``(value, tx)`` pairs of an attribute of an entity, in index order."""
         index = self.indexes.get(attr)
         if index is None:
             return []
         kind, pool = index.kind, self.pool
-        if self.window is CURRENT:
-            found = index.aevt.open_of(e)
+        found = self.seen(index.aevt, e)
+        if found is not None:
             if len(found) == 1:
                 entry, tx = found[0]
                 return [(decode_one(entry, kind, pool), tx)]
@@ -348,10 +378,11 @@ class Database:
 
     def has(self, e: int, attr: Keyword) -> bool:
         """Whether an entity visibly has an attribute."""
-        if self.window is CURRENT:
-            index = self.indexes.get(attr)
-            return index is not None and bool(index.aevt.open_of(e))
-        return bool(len(self.scan_entity(attr, e).e))
+        index = self.indexes.get(attr)
+        if index is None:
+            return False
+        found = self.seen(index.aevt, e)
+        return bool(len(self.scan_entity(attr, e).e) if found is None else found)
 
     def holders(self, attr: Keyword, value: Any) -> list[int]:
         """The entities that visibly have ``value`` for ``attr``, ascending."""
@@ -361,8 +392,10 @@ class Database:
         entry = find(value, index.kind, self.pool)
         if entry is None:
             return []
-        if self.window is CURRENT and index.avet is not None:
-            return [e for e, _ in index.avet.open_of(entry)]
+        if index.avet is not None:
+            rows = self.seen(index.avet, entry)
+            if rows is not None:
+                return [e for e, _ in rows]
         found: list[int] = self.scan_value(attr, entry).e.tolist()
         return found if self.window.is_current or len(found) < 2 else sorted(set(found))
 

@@ -39,14 +39,18 @@ def datoms(
         if index == "eavt" and type(first) is int and db.window is CURRENT:
             table = db.indexes.get(second) if type(second) is Keyword else None
             if table is not None and db.schema.get(second) is not None:
-                found = table.aevt.open_of(first)
-                if len(found) == 1:
-                    entry, tx = found[0]
-                    kind = table.kind
-                    value = entry if kind == "long" else decode_one(entry, kind, db.pool)
+                kind, one = table.kind, table.aevt.one_of(first)
+                if one is None:
+                    found = table.aevt.open_of(first)
+                    if not found:
+                        return []
+                    one = found[0] if len(found) == 1 else None
+                if one is not None:
+                    entry, tx = one
+                    value = (
+                        db.pool.value(entry) if kind == "code" else decode_one(entry, kind, db.pool)
+                    )
                     return [_new(Datom, (first, second, value, tx, True))]
-                if not found:
-                    return []
         elif index == "avet" and type(first) is Keyword and db.window is CURRENT:
             entity = _only_holder(db, first, second)
             if entity is not None:
@@ -67,8 +71,11 @@ def _only_holder(db: Database, attr: Keyword, value: Any) -> Fence | None:
         entry = db.pool.find(value)
     else:
         return None
-    found = table.avet.open_of(entry)
-    return found[0] if len(found) == 1 else None
+    one = table.avet.one_of(entry)
+    if one is None:
+        found = table.avet.open_of(entry)
+        one = found[0] if len(found) == 1 else None
+    return one
 
 
 def seek_datoms(

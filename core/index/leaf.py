@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from natalog.core.index.pool import Ints
+from natalog.core.limits import LONG_MAX
 
 if TYPE_CHECKING:
     from natalog.core.index.residency import Residency
@@ -50,6 +51,22 @@ class Stored(NamedTuple):
     residency: Residency
 
 
+Plain = tuple[memoryview, int, int, int]
+"""The cells of a leaf; what to take from a key for the place of its second column; the number of
+rows; the place of the second column of the last row, whose key may go on in the next leaf."""
+
+
+def _plain(rows: Ints, cells: memoryview) -> Plain | None:
+    size = rows.shape[1]
+    firsts = rows[0]
+    base = int(firsts[0])
+    if rows.shape[0] != 4 or int(firsts[-1]) - base != size - 1:
+        return None
+    if not (firsts[1:] > firsts[:-1]).all() or rows[3].min() != LONG_MAX:  # an end that is not there
+        return None
+    return cells, base - size, size, 2 * size - 1
+
+
 class Leaf:
     """A block of rows (width x n, n > 0), in order.  The rows never change.
 
@@ -61,7 +78,7 @@ class Leaf:
             rows = leaf.load()
     """
 
-    __slots__ = ("__weakref__", "array", "cells", "hits", "stored", "summary")
+    __slots__ = ("__weakref__", "array", "cells", "hits", "plain", "stored", "summary")
 
     def __init__(
         self, array: Ints | None, stored: Stored | None = None, summary: Summary | None = None
@@ -69,6 +86,12 @@ class Leaf:
         self.array = array
         self.cells: memoryview | None = None
         """`points`, once somebody asked; None whenever the rows are not in memory."""
+        self.plain: Plain | None = None
+        """Set with ``cells`` where each key has one row, which has not ended, and none is left out.
+
+        So it is where every entity has one value, and nothing was changed: the row of a key is
+        known without a look at any other.
+        """
         self.stored = stored
         self.summary = summary
         self.hits = 0
@@ -95,6 +118,7 @@ class Leaf:
             found = np.ascontiguousarray(rows).reshape(-1).data
             if self.array is rows:
                 self.cells = found
+                self.plain = _plain(rows, found)
         return found
 
     def peek(self) -> Ints:
@@ -107,7 +131,7 @@ class Leaf:
 
     def evict(self) -> None:
         """Let go of the rows; the segment has them."""
-        self.array = self.cells = None
+        self.array = self.cells = self.plain = None
 
     def summed(self) -> Summary:
         """The leaf's `Summary`; made once, from the rows."""

@@ -59,6 +59,31 @@ def open_in(leaves: Leaves, fences: Fences, k1: int) -> list[Fence]:
         spot = 0
 
 
+def seen_in(leaves: Leaves, fences: Fences, k1: int, after: int, until: int) -> list[Fence]:
+    """``k2, added`` of the rows of ``k1`` that began after one transaction and until another, and
+    had not ended by then, in order."""
+    if not fences:
+        return []
+    number = max(bisect_left(fences, (k1,)) - 1, 0)
+    found: list[Fence] = []
+    while True:
+        leaf = leaves[number]
+        cells = leaf.points()
+        size = len(cells) >> 2
+        leaf.hits += 1
+        spot = k1 - cells[0]
+        if not 0 < spot < size or cells[spot] != k1 or cells[spot - 1] == k1:
+            spot = bisect_left(cells, k1, 0, size)
+        while spot < size and cells[spot] == k1:
+            added = cells[2 * size + spot]
+            if after < added <= until < cells[3 * size + spot]:
+                found.append((cells[size + spot], added))
+            spot += 1
+        number += 1
+        if number == len(fences) or fences[number][0] != k1:
+            return found
+
+
 def is_open_in(leaves: Leaves, fences: Fences, k1: int, k2: int) -> bool:
     """Whether a row has both keys and has not ended."""
     number = bisect_right(fences, (k1, k2)) - 1

@@ -26,7 +26,14 @@ from natalog.core.index import leaves as change
 from natalog.core.index.leaf import Leaf
 from natalog.core.index.leaves import OPEN, Fence, Key, fence_of, position
 from natalog.core.index.places import Places
-from natalog.core.index.points import count_in, is_open_in, may_have, open_in, seconds_in
+from natalog.core.index.points import (
+    count_in,
+    is_open_in,
+    may_have,
+    open_in,
+    seconds_in,
+    seen_in,
+)
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
 from natalog.core.index.tail import Row, Tail, ending
@@ -301,6 +308,32 @@ class RowTree:
             if more:
                 found = sorted(found + more)
         return found if tail is None else tail.open_after(found, k1, noted)
+
+    def one_of(self, k1: int) -> Fence | None:
+        """What `open_of` has of a key with one row, where that takes one look; None says nothing.
+
+        What reads of one fact try first: half of what they cost is finding out that there is
+        nothing else to find.
+        """
+        leaves, fences, block, tail, _ = self._base
+        if block is None and (tail is None or k1 not in tail.spots):
+            number = bisect_left(fences, (k1,)) - 1  # its first key is smaller
+            if number >= 0:
+                leaf = leaves[number]
+                plain = leaf.plain
+                if plain is not None:
+                    cells, shift, size, last = plain
+                    spot = k1 - shift
+                    if spot < last:
+                        leaf.hits += 1
+                        return cells[spot], cells[size + spot]
+        return None
+
+    def seen_of(self, k1: int, after: int, until: int) -> list[Fence]:
+        """``k2, added`` of the rows that have ``k1``, began after a transaction and until another
+        one, and had not ended by then.  O(log n + rows)."""
+        leaves, fences, *_ = self._of_key(k1)
+        return seen_in(leaves, fences, k1, after, until)
 
     def is_open(self, k1: int, k2: int) -> bool:
         """Whether a row has both keys and has not ended.  O(log n)."""

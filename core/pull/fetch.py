@@ -23,13 +23,19 @@ _NONE: Final[tuple[Any, ...]] = ()
 
 def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
     """The visible values of an attribute of one entity, in index order."""
-    if db.window is not CURRENT:
-        return db.values(e, attr)
     index = db.indexes.get(attr)
     if index is None:
         return _NONE
-    found = index.aevt.open_of(e)
     kind, pool = index.kind, db.pool
+    if db.window is CURRENT:
+        one = index.aevt.one_of(e)
+        if one is not None:
+            return [pool.value(one[0]) if kind == "code" else decode_one(one[0], kind, pool)]
+    found = db.seen(index.aevt, e)
+    if found is None:
+        return db.values(e, attr)
+    if not found:
+        return _NONE
     if len(found) == 1:
         return [decode_one(found[0][0], kind, pool)]
     if len(found) > _ORDERED_MAX and kind == "code":
