@@ -365,12 +365,9 @@ class Database:
         """Visible values of an attribute of an entity, in index order."""
         return [value for value, _ in self.facts(e, attr)]
 
-    def attributes_ever(self, e: int) -> list[Keyword]:
+    def attributes_ever(self, e: int) -> tuple[Keyword, ...]:
         """The attributes an entity has or once had, in keyword order."""
-        attrs: list[Keyword] = list(map(self.pool.value, self.entities.seconds_of(e)))
-        if len(attrs) > 1:
-            attrs.sort(key=_keyword_order)
-        return attrs
+        return self.pool.in_order(tuple(self.entities.seconds_of(e)))
 
     def attributes_of(self, e: int) -> list[Keyword]:
         """The attributes an entity visibly has, in keyword order."""
@@ -425,6 +422,8 @@ class Database:
 
         Raises `EntityIdSyntax`, `LookupRefSyntax` or `LookupRefUnique` for what can name nothing.
         """
+        if type(ref) is tuple or type(ref) is list:
+            return self._lookup(ref)
         if isinstance(ref, bool):
             raise EntityIdSyntax(f"{ref} is no entity id.", entity=ref)
         if isinstance(ref, int):
@@ -450,7 +449,7 @@ class Database:
                 f"A lookup ref is [attribute value], not {_shown(ref)}.", lookup_ref=_shown(ref)
             )
         name, value = ref
-        attr = as_keyword(name)
+        attr = name if type(name) is Keyword else as_keyword(name)
         if not isinstance(attr, Keyword):
             raise LookupRefSyntax(
                 f"A lookup ref begins with an attribute, not {_shown(name)}.",
@@ -465,12 +464,18 @@ class Database:
             )
         if value is None:
             return None
-        if declared.is_ref and not isinstance(value, int):
+        if declared.value_type == "ref" and not isinstance(value, int):
             value = self.entid(value)
             if value is None:
                 return None
         elif declared.value_type == "keyword":
             value = as_keyword(value)
+        index = self.indexes.get(attr)
+        if index is not None and index.avet is not None and self.window is CURRENT:
+            entry = find(value, index.kind, self.pool)
+            one = None if entry is None else index.avet.one_of(entry)
+            if one is not None:
+                return one[0]
         holders = self.holders(attr, value)
         return holders[0] if holders else None
 
@@ -539,10 +544,6 @@ class Database:
 
 def _value_order(pair: tuple[Any, int]) -> Any:
     return sort_key(pair[0])
-
-
-def _keyword_order(attr: Keyword) -> tuple[bool, bytes, bytes]:
-    return attr.sort
 
 
 def _shown(ref: Any) -> str:

@@ -7,8 +7,9 @@ index, in pieces, so that a limit costs what it returns.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from natalog.core.errors import EntityIdSyntax, IndexError_, TransactSchema
 from natalog.core.index.encoding import decode, decode_one, find, order_of
 from natalog.core.index.leaves import Fence
 from natalog.core.index.window import CURRENT, Facts, select
-from natalog.core.limits import LONG_MAX
+from natalog.core.limits import LONG_MAX, LONG_MIN
 from natalog.core.shown import shown
 from natalog.core.values import Datom, Keyword, as_keyword, sort_key
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from natalog.core.database import Database
 
 _INDEXES = ("eavt", "aevt", "avet")
+_PIECE_ROWS_FIRST: Final = 32
+_PIECE_ROWS_MAX: Final = 4_096
 _new: Final = tuple.__new__
 
 
@@ -57,7 +60,7 @@ def datoms(
                 e, tx = entity
                 return [_new(Datom, (e, first, second, tx, True))]
     name, parts = _prepare(db, index, components)
-    return _limited(_matching(db, name, parts), limit)
+    return _limited(_matching(db, name, parts, limit is not None), limit)
 
 
 def _only_holder(db: Database, attr: Keyword, value: Any) -> Fence | None:
@@ -94,9 +97,8 @@ def rseek_datoms(
     """The datoms from the position of ``components`` to the start of the index, descending."""
     name, parts = _prepare(db, index, components)
     high = _position_key(name, parts)
-    found = [d for d in _run(db, name, ()) if _key(name, d)[: len(high)] <= high]
-    found.reverse()
-    return _limited(found, limit)
+    run = _run(db, name, parts, back=True)
+    return _limited((d for d in run if _key(name, d)[: len(high)] <= high), limit)
 
 
 def index_range(
@@ -110,15 +112,15 @@ def index_range(
             f"The attribute {keyword} is not indexed; :db/index true makes it so.",
             attribute=str(keyword),
         )
-    low = None if start is None else sort_key(_value(db, keyword, start))
+    at = () if start is None else (_value(db, keyword, start),)
+    low = sort_key(at[0]) if at else None
     high = None if end is None else sort_key(_value(db, keyword, end))
-    found = _attribute_datoms(db, keyword, db.scan(keyword), by_value=True)
-    inside = (
-        d
-        for d in found
-        if (low is None or sort_key(d.v) >= low) and (high is None or sort_key(d.v) <= high)
-    )
-    return _limited(inside, limit)
+    run: Iterator[Datom] = _by_value(db, keyword, at)
+    if low is not None:
+        run = (d for d in run if sort_key(d.v) >= low)
+    if high is not None:
+        run = takewhile(lambda d: sort_key(d.v) <= high, run)
+    return _limited(run, limit)
 
 
 def _limited(found: Iterable[Datom], limit: int | None) -> list[Datom]:
@@ -186,37 +188,40 @@ def _value(db: Database, attr: Keyword | None, value: Any) -> Any:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _matching(db: Database, name: str, parts: tuple[Any, ...]) -> Iterator[Datom]:
-    """The datoms that begin with ``parts``."""
-    if name == "eavt":
-        if not parts:
-            yield from _run(db, name, ())
-            return
-        e = parts[0]
-        attrs = db.attributes_of(e) if len(parts) == 1 else [parts[1]]
-        for attr in attrs:
-            yield from _filtered(_attribute_datoms(db, attr, db.scan_entity(attr, e)), parts[2:])
-        return
+def _matching(db: Database, name: str, parts: tuple[Any, ...], lazily: bool) -> Iterable[Datom]:
+    """The datoms that begin with ``parts``; ``lazily``: not all of them will be asked for."""
     if not parts:
-        yield from _run(db, name, ())
-        return
+        return _run(db, name, ())
+    if name == "eavt":
+        return _of_entity(db, parts)
     attr = parts[0]
     if name == "aevt":
-        facts = db.scan_entity(attr, parts[1]) if len(parts) > 1 else db.scan(attr)
-        yield from _filtered(_attribute_datoms(db, attr, facts), parts[2:])
-        return
+        if len(parts) > 1:
+            found = _attribute_datoms(db, attr, db.scan_entity(attr, parts[1]))
+            return _filtered(found, parts[2:])
+        return _by_entity(db, attr) if lazily else _attribute_datoms(db, attr, db.scan(attr))
     if not _in_avet(db, attr):
-        return
+        return ()
     if len(parts) == 1:
-        yield from _attribute_datoms(db, attr, db.scan(attr), by_value=True)
-        return
+        if lazily:
+            return _by_value(db, attr, ())
+        return _attribute_datoms(db, attr, db.scan(attr), by_value=True)
     entry = find(parts[1], db.kind(attr), db.pool)
     if entry is None:
-        return
-    found = _attribute_datoms(db, attr, db.scan_value(attr, entry), by_value=True)
-    for datom in found:
-        if len(parts) < 3 or (datom.e == parts[2] and (len(parts) < 4 or datom.tx == parts[3])):
-            yield datom
+        return ()
+    if lazily and not db._picks_latest(attr):
+        same: Iterator[Datom] = _values_between(db, attr, (entry, *parts[2:3]), entry)
+    else:
+        same = iter(_attribute_datoms(db, attr, db.scan_value(attr, entry), by_value=True))
+    if len(parts) == 2:
+        return same
+    return (d for d in same if d.e == parts[2] and (len(parts) < 4 or d.tx == parts[3]))
+
+
+def _of_entity(db: Database, parts: tuple[Any, ...]) -> Iterator[Datom]:
+    e = parts[0]
+    for attr in db.attributes_of(e) if len(parts) == 1 else [parts[1]]:
+        yield from _filtered(_attribute_datoms(db, attr, db.scan_entity(attr, e)), parts[2:])
 
 
 def _filtered(found: Iterable[Datom], rest: tuple[Any, ...]) -> Iterator[Datom]:
@@ -235,33 +240,107 @@ def _in_avet(db: Database, attr: Keyword) -> bool:
     return index is not None and index.avet is not None
 
 
-def _run(db: Database, name: str, parts: tuple[Any, ...]) -> Iterator[Datom]:
-    """The datoms of an index from the first component of ``parts`` on, in order."""
+def _run(db: Database, name: str, at: tuple[Any, ...], *, back: bool = False) -> Iterator[Datom]:
+    """The datoms of an index from about ``at`` to its end, or back to its start, in order.
+
+    At least those that are not before ``at``, read in pieces that begin small.
+    """
     if name == "eavt":
-        yield from _entities_from(db, parts[0] if parts else None)
+        start = _edge(back) if not at else at[:1]
+        for low, high in db.entities.spans(1, start, back=back):
+            found = _entity_range(db, low[0], high[0])
+            yield from reversed(found) if back else found
         return
-    attrs = sorted(db.indexes)
-    for attr in attrs:
-        if parts and attr.sort < parts[0].sort:
+    for attr in sorted(db.indexes, reverse=back):
+        first = bool(at) and attr is at[0]
+        if at and not first and (attr.sort < at[0].sort) is not back:
             continue
-        if name == "avet":
-            if _in_avet(db, attr):
-                yield from _attribute_datoms(db, attr, db.scan(attr), by_value=True)
-        else:
-            yield from _attribute_datoms(db, attr, db.scan(attr))
+        inner = at[1:] if first else ()
+        if name == "aevt":
+            yield from _by_entity(db, attr, inner, back=back)
+        elif _in_avet(db, attr):
+            yield from _by_value(db, attr, inner, back=back)
 
 
-def _entities_from(db: Database, first: int | None) -> Iterator[Datom]:
-    """EAVT from an entity on, a piece of the entity directory at a time."""
-    low = -(LONG_MAX) if first is None else first
-    for pairs in db.entities.from_key((low,)):
-        start, end = int(pairs[0, 0]), int(pairs[0, -1])
-        if start < low:  # its attributes of the piece before were read there
-            start = low
-        if start > end:
-            continue
-        low = end + 1
-        yield from _entity_range(db, start, end)
+def _edge(back: bool) -> tuple[int]:
+    """A key before all others, or after them."""
+    return (LONG_MAX if back else LONG_MIN,)
+
+
+def _by_entity(
+    db: Database, attr: Keyword, at: tuple[Any, ...] = (), *, back: bool = False
+) -> Iterator[Datom]:
+    """The datoms of an attribute in AEVT order, from entity ``at[0]`` on."""
+    index = db.indexes.get(attr)
+    if index is None:
+        return
+    for low, high in index.aevt.spans(1, at[:1] or _edge(back), back=back):
+        found = _attribute_datoms(db, attr, db._select(attr, index.aevt.between(low, high)))
+        yield from reversed(found) if back else found
+
+
+def _by_value(
+    db: Database, attr: Keyword, at: tuple[Any, ...] = (), *, back: bool = False
+) -> Iterator[Datom]:
+    """The datoms of an attribute in AVET order, from about value ``at[0]`` and entity ``at[1]``.
+
+    The entries of a column order as values do, but for codes: these are ordered by their ranks,
+    which takes a look at all of them.
+    """
+    kind = db.kind(attr)
+    if kind == "code" or db._picks_latest(attr) or not _in_avet(db, attr):
+        yield from _by_rank(db, attr, at, back=back)
+        return
+    entry = find(at[0], kind, db.pool) if at else None
+    start = _edge(back) if entry is None else (entry, *at[1:2])
+    yield from _values_between(db, attr, start, None, back=back)
+
+
+def _values_between(
+    db: Database, attr: Keyword, start: tuple[int, ...], end: int | None, *, back: bool = False
+) -> Iterator[Datom]:
+    """The datoms of AVET from a key of column entries to the last one of entry ``end``."""
+    table = db.indexes[attr].avet
+    assert table is not None
+    window = db._effective_window()
+    instants = db._instants_for(window)
+    for low, high in table.spans(2, start, back=back):
+        if end is not None:
+            if low[0] != end:
+                return
+            high = min(high, (end, LONG_MAX - 1))
+        facts = select(table.between(low, high), window, instants, by_value=True)
+        found = _attribute_datoms(db, attr, facts, by_value=True)
+        yield from reversed(found) if back else found
+
+
+def _by_rank(
+    db: Database, attr: Keyword, at: tuple[Any, ...], *, back: bool = False
+) -> Iterator[Datom]:
+    """`_by_value` where column entries do not order as their values do."""
+    kind, pool = db.kind(attr), db.pool
+    facts = db.scan(attr)
+    # rows are in the order of entities and events, which equal ranks keep
+    order = np.argsort(order_of(facts.v, kind, pool), kind="stable")
+    if at:
+        side = bisect_right if back else bisect_left
+        spot = side(
+            order,
+            sort_key(at[0]),
+            key=lambda row: sort_key(decode_one(int(facts.v[row]), kind, pool)),
+        )
+        order = order[:spot] if back else order[spot:]
+    if back:
+        order = order[::-1]
+    size, done = _PIECE_ROWS_FIRST, 0
+    while done < len(order):
+        piece = order[done : done + size]
+        added = None if facts.added is None else facts.added[piece]
+        yield from _in_this_order(
+            db, attr, Facts(facts.e[piece], facts.v[piece], facts.tx[piece], added)
+        )
+        done += size
+        size = min(2 * size, _PIECE_ROWS_MAX)
 
 
 def _entity_range(db: Database, start: int, end: int) -> list[Datom]:
@@ -308,23 +387,25 @@ def _attribute_datoms(
         value = decode_one(int(facts.v[0]), kind, db.pool)
         flag = facts.added is None or bool(facts.added[0])
         return [Datom(int(facts.e[0]), attr, value, int(facts.tx[0]), flag)]
+    if facts.added is None and not by_value and (facts.e[1:] > facts.e[:-1]).all():
+        return _in_this_order(db, attr, facts)  # nothing is to be ordered by value
     added = np.ones(count, np.bool_) if facts.added is None else facts.added
     order_v = order_of(facts.v, kind, db.pool)
     keys = (
         (~added, facts.tx, facts.e, order_v) if by_value else (~added, facts.tx, order_v, facts.e)
     )
     order = np.lexsort(keys)
-    values = decode(facts.v[order], kind, db.pool)
-    return [
-        Datom(e, attr, v, t, f)
-        for e, v, t, f in zip(
-            facts.e[order].tolist(),
-            values,
-            facts.tx[order].tolist(),
-            added[order].tolist(),
-            strict=True,
-        )
-    ]
+    return _in_this_order(
+        db, attr, Facts(facts.e[order], facts.v[order], facts.tx[order], added[order])
+    )
+
+
+def _in_this_order(db: Database, attr: Keyword, facts: Facts) -> list[Datom]:
+    count = len(facts.e)
+    values = decode(facts.v, db.kind(attr), db.pool)
+    flags = repeat(True, count) if facts.added is None else facts.added.tolist()
+    rows = zip(facts.e.tolist(), repeat(attr, count), values, facts.tx.tolist(), flags, strict=True)
+    return list(map(Datom._make, rows))
 
 
 # --- positions -----------------------------------------------------------------------------------

@@ -47,11 +47,13 @@ class Entity(Mapping[Keyword, Any]):
 
     def __getitem__(self, key: Keyword | str) -> Any:
         attr = key if isinstance(key, Keyword) else Keyword(key)
-        if attr is DB_ID:
+        cache = self._cache
+        if attr in cache:
+            found = cache[attr]
+        elif attr is DB_ID:
             return self._id
-        if attr not in self._cache:
-            self._cache[attr] = self._read(attr)
-        found = self._cache[attr]
+        else:
+            found = cache[attr] = self._read(attr)
         if found is None:
             raise KeyError(attr)
         return found
@@ -98,12 +100,12 @@ class Entity(Mapping[Keyword, Any]):
             if declared.component:
                 return holders[0] if holders else None
             return frozenset(holders) or None
-        values = list(values_of(db, self._id, attr))
-        if is_ref:
-            values = [Entity(db, e) for e in values]
+        values = values_of(db, self._id, attr)
         if not values:
             return None
-        return frozen_set(values) if declared is not None and declared.many else values[0]
+        if declared is None or not declared.many:
+            return Entity(db, values[0]) if is_ref else values[0]
+        return frozen_set([Entity(db, e) for e in values] if is_ref else values)
 
     def touch(self) -> Entity:
         """Read all attributes now, those of component entities too; returns the entity itself."""

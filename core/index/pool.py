@@ -14,9 +14,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from natalog.core.values import PLAIN_CLASSES, sort_key, value_key
+from natalog.core.values import PLAIN_CLASSES, Keyword, sort_key, value_key
 
 Ints = NDArray[np.int64]
+
+_ORDERS_MAX: Final = 256
+_ORDER_LENGTH_MAX: Final = 128
+"""Sets of attributes whose order is kept, and the size of such a set."""
 
 
 class _Unused:
@@ -32,7 +36,10 @@ _UNUSED: Final = _Unused()
 class ValuePool:
     """Values by code and codes by value.  Grows only; safe to read while another thread adds."""
 
-    __slots__ = ("_codes", "_epoch", "_lock", "_rank_cache", "_size", "_values", "agreed")
+    __slots__ = (
+        *("_codes", "_epoch", "_lock", "_orders", "_rank_cache", "_size", "_values"),
+        "agreed",
+    )
 
     def __init__(self) -> None:
         self._codes: dict[Any, int] = {}
@@ -41,6 +48,7 @@ class ValuePool:
         self._lock = Lock()
         self._epoch = 0
         self._rank_cache: tuple[tuple[int, int], Ints] | None = None
+        self._orders: dict[tuple[int, ...], tuple[Keyword, ...]] = {}
         self.agreed: set[str] = set()
         """Names of stored parts of dictionaries that say of their codes what this pool says."""
 
@@ -137,6 +145,21 @@ class ValuePool:
         """The value of a code."""
         return self._values[code]
 
+    def in_order(self, codes: tuple[int, ...]) -> tuple[Keyword, ...]:
+        """The keywords of some codes, in order.
+
+        Kept, since entities have one of a few sets of attributes: sorting these again takes as
+        long as reading the values does.
+        """
+        found = self._orders.get(codes)
+        if found is None:
+            found = tuple(sorted(map(self.value, codes), key=_order_of))
+            if len(self._orders) >= _ORDERS_MAX:
+                self._orders.clear()
+            if len(codes) <= _ORDER_LENGTH_MAX:
+                self._orders[codes] = found
+        return found
+
     def decode(self, codes: Ints) -> NDArray[np.object_]:
         """The values of many codes."""
         return self._values.take(codes)
@@ -163,6 +186,10 @@ class ValuePool:
         local = np.empty(len(keys), dtype=np.int64)
         local[order] = np.arange(len(keys))
         return local[inverse]
+
+
+def _order_of(attr: Keyword) -> tuple[bool, bytes, bytes]:
+    return attr.sort
 
 
 class ScratchPool(ValuePool):

@@ -37,6 +37,7 @@ from natalog.core.index.points import (
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
 from natalog.core.index.tail import Row, Tail, ending
+from natalog.core.limits import LONG_MAX, LONG_MIN
 
 if TYPE_CHECKING:
     from natalog.core.storage.memo import Described
@@ -55,6 +56,7 @@ _NOTED_AT_ONCE: Final = 64  # more rows than this are inserted as a block
 _NOTED_MAX: Final = 512  # changes in all that are noted before they are settled
 _BLOCK_LEAVES_MIN: Final = 8  # a smaller table takes rows into its leaves at once
 _BLOCK_ROWS: Final = 64  # for each leaf, that many rows wait before they all go into leaves
+_SPAN_ROWS_FIRST: Final = 32  # each range of keys that is read in series holds twice as many
 _WHOLE_SHARE: Final = 8  # a key with a leaf in so many is read from the whole table
 
 
@@ -415,18 +417,41 @@ class RowTree:
             ]
         )
 
-    def from_key(self, low: Key) -> Iterator[Ints]:
-        """Pieces of the table from key ``low`` to its end, in order."""
+    def spans(self, columns: int, start: Key, *, back: bool = False) -> Iterator[tuple[Key, Key]]:
+        """Ranges of keys, both ends inclusive, that hold all rows from ``start`` on in order.
+
+        With ``back`` those up to ``start``, descending.  Keys have one or two ``columns``.  The
+        first ranges hold few rows, so that who stops early has read no more than that; a range
+        never goes on in another leaf, but its last key may.
+        """
         leaves, fences, *_ = self._settled()
-        first = max(bisect_left(fences, low) - 1, 0)
-        for number, leaf in enumerate(leaves[first:]):
-            if number == 0:
-                rows = leaf.load()
-                rows = rows[:, position(rows, low) :]
+        size = _SPAN_ROWS_FIRST
+        key: Key = tuple(max(min(part, LONG_MAX), LONG_MIN) for part in start)
+        while True:
+            if back:
+                number = bisect_left(fences, (*key[:-1], key[-1] + 1)) - 1
+                if number < 0:
+                    return
+                rows = leaves[number].load()
+                after = position(rows, key, "right")
+                first, last = max(after - size, 0), after - 1
             else:
-                rows = leaf.peek()
-            if rows.shape[1]:
-                yield rows
+                number = max(bisect_left(fences, key) - 1, 0)
+                if number == len(fences):
+                    return
+                rows = leaves[number].load()
+                first = position(rows, key)
+                if first == rows.shape[1]:
+                    number += 1
+                    if number == len(fences):
+                        return
+                    rows, first = leaves[number].load(), 0
+                last = min(first + size, rows.shape[1]) - 1
+            low: Key = tuple(rows[:columns, first].tolist())
+            high: Key = tuple(rows[:columns, last].tolist())
+            yield low, high
+            key = (*low[:-1], low[-1] - 1) if back else (*high[:-1], high[-1] + 1)
+            size *= 2
 
     def apart(self, other: RowTree) -> tuple[Ints, Ints]:
         """The rows of either table that are in no leaf of both; all others both have."""

@@ -87,19 +87,28 @@ def parse_pull(form: Any) -> Pattern:
     """
     if isinstance(form, Pattern):
         return form
+    plain = type(form) is list and len(form) <= _NAMED_LENGTH_MAX
+    if plain:
+        try:
+            found = _named.get(tuple(form))
+        except TypeError:  # some part of it is a map or a list
+            found = None
+        if found is not None:
+            return found
     if not is_small(form):
         return _pattern(freeze(form))
-    if isinstance(form, list) and all(type(item) in _NAMES for item in form):
-        return _cached_names(tuple(form))
-    return _cached(FrozenForm(freeze(form)))
+    made = _cached(FrozenForm(freeze(form)))
+    if plain and all(type(item) in _NAMES for item in form):
+        if len(_named) >= PARSED_QUERIES_MAX:
+            _named.clear()
+        _named[tuple(form)] = made
+    return made
 
 
 _NAMES: Final = (Keyword, str, Symbol)
-
-
-@lru_cache(maxsize=PARSED_QUERIES_MAX)
-def _cached_names(form: tuple[Keyword | str | Symbol, ...]) -> Pattern:
-    return _cached(FrozenForm(form))
+_NAMED_LENGTH_MAX: Final = 32
+_named: Final[dict[tuple[Keyword | str | Symbol, ...], Pattern]] = {}
+"""Patterns that are short lists of names, as most are, found without a look at what they are."""
 
 
 @lru_cache(maxsize=PARSED_QUERIES_MAX)

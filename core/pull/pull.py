@@ -79,21 +79,21 @@ def _flat(db: Database, pattern: Pattern, e: int) -> Result | None:
 def _whole(db: Database, e: int) -> Result | None:
     """All attributes; None when one of them is a component after all."""
     out: Result = {DB_ID: e}
-    schema = db.schema
+    declared = db.schema.get
     for attr in db.attributes_ever(e):
         values = values_of(db, e, attr)
         if not values:
             continue
-        attribute = schema.get(attr)
+        attribute = declared(attr)
         if attribute is None:
             out[attr] = values[0]
-        elif attribute.is_ref:
+        elif attribute.value_type != "ref":
+            out[attr] = list(values[:PULL_LIMIT_DEFAULT]) if attribute.many else values[0]
+        else:
             if attribute.component:
                 return None
             shown = [{DB_ID: value} for value in values[:PULL_LIMIT_DEFAULT]]
             out[attr] = shown if attribute.many else shown[0]
-        else:
-            out[attr] = list(values[:PULL_LIMIT_DEFAULT]) if attribute.many else values[0]
     return out
 
 

@@ -7,7 +7,7 @@ Sums, minima and maxima keep the class of their values; ``avg``, ``median``, ``v
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -33,17 +33,21 @@ class Aggregate:
     min_params: int = 0
     max_params: int = 0
 
-    def apply(self, values: list[Any], *params: Any) -> Any:
-        """The value of the aggregate.
-
-        Raises `QueryFunction` for values of the wrong class and a wrong number of parameters.
-        """
+    def check(self, params: Sequence[Any]) -> None:
+        """Raise `QueryFunction` for a wrong number of parameters."""
         if not self.min_params <= len(params) <= self.max_params:
             raise QueryFunction(
                 f"The aggregate {self.name} does not take {len(params)} parameters",
                 function=self.name,
                 arguments=list(params),
             )
+
+    def apply(self, values: list[Any], *params: Any) -> Any:
+        """The value of the aggregate.
+
+        Raises `QueryFunction` for values of the wrong class and a wrong number of parameters.
+        """
+        self.check(params)
         try:
             return self.compute(values, *params)
         except TypeMismatch as mismatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from natalog.core.query.ast import Query, RuleCall
-from natalog.core.query.foreign import foreign_functions
+from natalog.core.query.foreign import foreign_aggregates, foreign_functions
 from natalog.core.query.kept import Kept
 from natalog.core.query.parse_where import walk
 from natalog.core.query.point import PointPlan, point_plan
@@ -19,13 +19,14 @@ _SCHEMAS_MAX = 8
 @dataclass(slots=True)
 class Analysis:
     """``names``: the variables that ``:find`` and ``:with`` need; ``calls_rules``: whether any
-    clause does; ``foreign``: functions that are not built in.
+    clause does; ``foreign`` and ``aggregates``: functions and aggregates that are not built in.
     """
 
     names: list[str]
     wanted: frozenset[str]
     calls_rules: bool
     foreign: frozenset[str]
+    aggregates: frozenset[str]
     bindable: set[tuple[frozenset[str], object]] = field(default_factory=set)
     """Sets of bound variables, and rules, with which all clauses were found to be able to run."""
     points: dict[int, tuple[Schema, PointPlan | None]] = field(default_factory=dict)
@@ -52,11 +53,13 @@ def _analysed(query: Query) -> Analysis:
         frozenset(names),
         any(isinstance(clause, RuleCall) for clause in walk(query.where)),
         foreign_functions(query.where),
+        foreign_aggregates(query.find),
     )
 
 
 analysis_of: Kept[Query, Analysis] = Kept(_analysed)
 """The analysis of a query; kept for queries that the parser keeps.
 
-Raises `QueryWhere` for a built-in function with a wrong number of arguments.
+Raises `QueryWhere` for a built-in function with a wrong number of arguments, `QueryFunction` for
+an aggregate with one.
 """

@@ -20,7 +20,7 @@ from natalog.core.query.ast import (
 )
 from natalog.core.query.bind import as_collection, bind
 from natalog.core.query.context import Budget, Context, Rows, Source
-from natalog.core.query.foreign import check_registered
+from natalog.core.query.foreign import check_aggregates, check_registered
 from natalog.core.query.parse import parse_query
 from natalog.core.query.parse_options import UNSET, with_options
 from natalog.core.query.parse_rules import check_rules, parse_rules
@@ -171,6 +171,8 @@ def _prepared(
                 known = source.pool
         elif isinstance(declared, InRules):
             ruleset = ruleset_of(parse_rules(value))
+    if analysis.aggregates:
+        check_aggregates(analysis.aggregates, functions)
     if analysis.foreign or ruleset.foreign:
         check_registered(analysis.foreign, functions)
         check_registered(ruleset.foreign, functions)

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natalog.core.errors import QueryFunction
+from natalog.core.database import Database
+from natalog.core.errors import QueryFunction, QueryWhere
 from natalog.core.limits import LONG_MAX
+from natalog.core.query import q
 from natalog.core.query.aggregates import AGGREGATES
 from natalog.core.values import kw, same_value
 
@@ -103,6 +105,16 @@ def test_wrong_parameters_are_an_error() -> None:
     for name, params in (("sum", (1,)), ("min", ("a",)), ("min", (-1,)), ("max", (1, 2))):
         with pytest.raises(QueryFunction):
             apply(name, [1, 2], *params)
+
+
+@pytest.mark.parametrize(
+    ("find", "error"), [("(foo ?e)", QueryWhere), ("(median 1 ?e)", QueryFunction)]
+)
+def test_aggregates_are_checked_where_nothing_is_found(find: str, error: type[Exception]) -> None:
+    db = Database.empty()
+    assert not db.datoms("eavt")
+    with pytest.raises(error):
+        q(f"[:find {find} :where [?e :db/ident ?v]]", db)
 
 
 def test_a_sum_that_does_not_fit_is_an_error() -> None:

@@ -123,10 +123,14 @@ def test_only_ended_rows_of_some_transactions_can_be_removed() -> None:
 
 def test_a_scan_can_start_anywhere() -> None:
     tree = RowTree.empty().apply([(a, b, 1, OPEN) for a in range(10) for b in range(3)])
-    found = np.concatenate(list(tree.from_key((4, 1))), axis=1)
-    assert rows_of(found[:2]) == [
-        (a, b) for a in range(4, 10) for b in range(3) if (a, b) >= (4, 1)
-    ]
+    rows = [(a, b) for a in range(10) for b in range(3)]
+    for columns, key in ((1, (4,)), (2, (4, 1))):
+        onward = [tree.between(*span) for span in tree.spans(columns, key)]
+        found = np.concatenate(onward, axis=1)
+        assert rows_of(found[:2]) == [row for row in rows if row >= key]
+        back = [tree.between(*span) for span in tree.spans(columns, key, back=True)]
+        found = np.concatenate(back[::-1], axis=1)
+        assert rows_of(found[:2]) == [row for row in rows if row[:columns] <= key]
 
 
 def test_a_fact_asserted_twice_in_one_transaction_ends_as_the_open_one() -> None:

@@ -50,6 +50,7 @@ def test_access_is_a_slice_of_the_whole_index(history, steps, position):
     size = len(components)
     same = [d for d in whole if prefix(index, d, size) == at]
     assert facts(db.datoms(index, components)) == facts(same)
+    assert facts(db.datoms(index, components, 2)) == facts(same[:2])
     onward = [d for d in whole if prefix(index, d, size) >= at]
     assert facts(db.seek_datoms(index, components)) == facts(onward)
     assert facts(db.seek_datoms(index, components, 3)) == facts(onward[:3])
@@ -74,4 +75,5 @@ def test_a_range_holds_both_ends(history, steps, data):
         and (end is None or sort_key(datom.v) <= sort_key(end))
     ]
     assert sorted(facts(found), key=repr) == sorted(facts(expected), key=repr)
+    assert db.index_range(attr, start, end, 2) == found[:2]
     assert [sort_key(d.v) for d in found] == sorted(sort_key(d.v) for d in found)
