@@ -9,6 +9,7 @@ import numpy as np
 
 from natalog.core.database import Database
 from natalog.core.index.encoding import decode, decode_one, in_order, order_of
+from natalog.core.index.pool import Ints
 from natalog.core.index.window import CURRENT
 from natalog.core.values import Keyword
 
@@ -19,6 +20,20 @@ _ROWS_PER_ENTITY_MAX: Final = 256
 """A scan of an attribute pays when it has at most this many rows for each entity asked for."""
 
 _NONE: Final[tuple[Any, ...]] = ()
+
+
+class Wanted(list[int]):
+    """Entities of one level of a pull; as a column, made once for all attributes that are read."""
+
+    __slots__ = ("_column",)
+    _column: Ints
+
+    def column(self) -> Ints:
+        try:
+            return self._column
+        except AttributeError:
+            made = self._column = np.array(self, dtype=np.int64)
+            return made
 
 
 def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
@@ -43,7 +58,7 @@ def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
     return in_order([decode_one(entry, kind, pool) for entry, _ in found], kind)
 
 
-def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[Any]]:
+def values_many(db: Database, eids: Wanted, attr: Keyword) -> list[Sequence[Any]]:
     """For each entity its visible values of an attribute, in index order."""
     index = db.indexes.get(attr)
     if index is None:
@@ -51,7 +66,7 @@ def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequen
     if not _bulk(len(eids), len(index.aevt)):
         return [values_of(db, e, attr) for e in eids]
     facts = db.scan(attr)
-    wanted = np.array(eids, dtype=np.int64)
+    wanted = eids.column()
     starts = facts.e.searchsorted(wanted, "left")
     counts = facts.e.searchsorted(wanted, "right") - starts
     if not counts.any():
@@ -65,7 +80,7 @@ def values_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequen
 
 
 def singles_many(
-    db: Database, eids: Sequence[int], attr: Keyword
+    db: Database, eids: Wanted, attr: Keyword
 ) -> tuple[list[int] | None, list[Any]] | None:
     """The positions in ``eids`` of entities with a value (None: all of them), and these values.
 
@@ -77,12 +92,12 @@ def singles_many(
     places = db.places(attr)
     if not places.single:
         return None
-    there, spots = places.of(np.array(eids, dtype=np.int64))
+    there, spots = places.of(eids.column())
     values = decode(db.scan(attr).v[spots], index.kind, db.pool)
     return (None if there is None else there.tolist()), values
 
 
-def holders_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Sequence[int]]:
+def holders_many(db: Database, eids: Wanted, attr: Keyword) -> list[Sequence[int]]:
     """For each entity those that visibly refer to it by a reference attribute, ascending."""
     index = db.indexes.get(attr)
     if index is None:
@@ -92,19 +107,19 @@ def holders_many(db: Database, eids: Sequence[int], attr: Keyword) -> list[Seque
     facts = db.scan(attr)
     order = np.lexsort((facts.e, facts.v))
     targets = facts.v[order]
-    wanted = np.array(eids, dtype=np.int64)
+    wanted = eids.column()
     starts = targets.searchsorted(wanted, "left")
     counts = targets.searchsorted(wanted, "right") - starts
     return _split(facts.e[order][_rows(starts, counts)].tolist(), counts)
 
 
-def attributes_many(db: Database, eids: Sequence[int]) -> dict[Keyword, list[int]]:
+def attributes_many(db: Database, eids: Wanted) -> dict[Keyword, list[int]]:
     """The attributes that entities have or once had, in keyword order, with the positions in
     ``eids`` of these entities."""
     found: dict[int, list[int]] = {}
     if _bulk(len(eids), len(db.entities) // 8):
         rows = db.entities.flat()
-        wanted = np.array(eids, dtype=np.int64)
+        wanted = eids.column()
         starts = rows[0].searchsorted(wanted, "left")
         counts = rows[0].searchsorted(wanted, "right") - starts
         codes = rows[1][_rows(starts, counts)]

@@ -13,6 +13,7 @@ from natalog.core.database import Database
 from natalog.core.errors import EntityIdSyntax, PullParse, QueryLimit, TransactSchema, ViewRefused
 from natalog.core.limits import PULL_DEPTH_MAX, PULL_ENTITIES_MAX, PULL_LIMIT_DEFAULT
 from natalog.core.pull.fetch import (
+    Wanted,
     attributes_many,
     holders_many,
     singles_many,
@@ -219,7 +220,7 @@ class _Run:
         if pattern.wildcard:
             self._expand_all(pattern, nodes)
             return
-        eids = [node.e for node in nodes]
+        eids = Wanted([node.e for node in nodes])
         named = False
         for spec in pattern.specs:
             if spec.attr is DB_ID:
@@ -237,9 +238,12 @@ class _Run:
         for node in nodes:
             node.out[DB_ID] = node.e
         special = pattern.forward
-        for attr, spots in attributes_many(self.db, [node.e for node in nodes]).items():
-            having = nodes if len(spots) == len(nodes) else [nodes[spot] for spot in spots]
-            eids = [node.e for node in having]
+        every = Wanted([node.e for node in nodes])
+        for attr, spots in attributes_many(self.db, every).items():
+            having, eids = nodes, every
+            if len(spots) < len(nodes):
+                having = [nodes[spot] for spot in spots]
+                eids = Wanted([node.e for node in having])
             for spec in special.get(attr) or (Spec(attr, attr, False, attr),):
                 self._spec(spec, pattern, having, eids)
         reverse = tuple(spec for spec in pattern.specs if spec.reverse)
@@ -251,7 +255,7 @@ class _Run:
                 other.out = node.out
             self._expand(only, again)
 
-    def _spec(self, spec: Spec, pattern: Pattern, nodes: list[_Node], eids: Sequence[int]) -> None:
+    def _spec(self, spec: Spec, pattern: Pattern, nodes: list[_Node], eids: Wanted) -> None:
         attribute = _attribute(self.db, spec.attr)
         is_ref = attribute is not None and attribute.is_ref
         if spec.reverse:
@@ -275,6 +279,7 @@ class _Run:
         elif component and not spec.reverse:
             follow = self._component
         limit, default, key = spec.limit, spec.default, spec.key
+        plain = follow is None and not is_ref and spec.xform is None
         for node, values in zip(nodes, found, strict=True):
             if not values:
                 if default is not MISSING:
@@ -287,10 +292,13 @@ class _Run:
             if follow is not None:
                 follow(spec, pattern, node, values, many)
                 continue
+            if plain:
+                node.out[key] = list(values) if many else values[0]
+                continue
             shown = [{DB_ID: value} for value in values] if is_ref else list(values)
             node.out[key] = self._shaped(spec, shown if many else shown[0])
 
-    def _refuse(self, spec: Spec, attribute: Attribute | None, eids: Sequence[int]) -> None:
+    def _refuse(self, spec: Spec, attribute: Attribute | None, eids: Wanted) -> None:
         if attribute is not None and attribute.value_type is not None:
             raise PullParse(
                 f"The attribute {spec.attr} is no reference: nothing can be pulled below it",
@@ -338,14 +346,21 @@ class _Run:
         if spec.recursion != UNBOUNDED and depth >= (spec.recursion or 0):
             return
         depths = {**node.depths, spec.name: depth + 1}
-        children: list[_Node] = []
+        path = node.path
+        if not pattern.wildcard and self.on_paths.isdisjoint(values):  # as everywhere in a tree
+            self.on_paths.update(values)
+            children = [_Node(e, (e, path), depths) for e in values]
+            self._link(node, spec, many, children)
+            self._enqueue(pattern, children)
+            return
+        children = []
         fresh: list[_Node] = []
         for e in values:
             # a wildcard stops at an entity that it is on the way of: below it come only ids
-            if pattern.wildcard or self._seen(e, node.path):
+            if pattern.wildcard or self._seen(e, path):
                 children.append(_seen_node(e))
             else:
-                child = _Node(e, self._step(e, node.path), depths)
+                child = _Node(e, self._step(e, path), depths)
                 children.append(child)
                 fresh.append(child)
         self._link(node, spec, many, children)
