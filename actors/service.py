@@ -74,6 +74,8 @@ WRITES = ("transact", "create", "delete", "merge", "snapshot", *VERSIONING)
 """What only the process that holds the lease serves."""
 STOP_S = 3.0
 """How long a stop waits for transactions that have come in to be committed."""
+READY_TIMEOUT_S = 30.0
+"""Servers of a cluster that start at the same time have to choose their leader first."""
 COUNT_AFTER_S = 0.2
 """After a change of its branches a database has the time for more before they are counted."""
 
@@ -293,7 +295,7 @@ class Service:
             self.measure()
         self.port.on_reconnect.append(self._look_for_erasures)
         # a subscription counts once the server has read it; the answer to a request proves that
-        await self.inlet.api("INFO")
+        await self.inlet.api("INFO", timeout_s=READY_TIMEOUT_S)
         for subscription in self._standing():
             self.inlet.check_subscription(subscription)
         if self.config.query_workers and role in ("all", "query"):
