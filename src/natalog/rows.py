@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast, overload
 from uuid import UUID
 
@@ -60,6 +61,7 @@ class Rows(Sequence[Row]):
         timestamps in milliseconds (UTC).  Keywords, symbols and UUIDs become text, and so does a
         column of several types, as EDN.
         """
+        _need("pyarrow")
         import pyarrow
 
         instant = pyarrow.timestamp("ms", tz="UTC")
@@ -71,13 +73,21 @@ class Rows(Sequence[Row]):
 
     def to_pandas(self) -> pd.DataFrame:
         """A `pandas.DataFrame`, by way of Arrow."""
+        _need("pandas")
         return self.to_arrow().to_pandas()
 
     def to_polars(self) -> pl.DataFrame:
         """A `polars.DataFrame`, by way of Arrow."""
+        _need("polars")
         import polars
 
         return cast("pl.DataFrame", polars.from_arrow(self.to_arrow()))
+
+
+def _need(package: str) -> None:
+    if find_spec(package) is None:
+        message = f"a table of this kind needs {package}: pip install {package}"
+        raise ModuleNotFoundError(message, name=package)
 
 
 def _text(value: Any) -> Any:

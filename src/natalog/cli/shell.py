@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ class Shell:
     out: Output
     views: list[tuple[str, Any]] = field(default_factory=list)
     attributes: list[str] = field(default_factory=list)
+    databases: list[str] = field(default_factory=list)
+    branches: list[str] = field(default_factory=list)
     done: bool = False
     refused: int = 0
     """How many lines could not be done."""
@@ -84,12 +87,17 @@ class Shell:
         return db
 
     async def learn(self) -> None:
-        """Ask for the attributes, for completion."""
-        try:
+        """Ask for attributes and names, for completion."""
+        # each may be forbidden by itself
+        with suppress(NatalogError):
             schema = await (await self.conn.db()).schema()
-        except NatalogError:
-            return
-        self.attributes = sorted(str(name) for name in schema if isinstance(name, Keyword))
+            self.attributes = sorted(str(name) for name in schema if isinstance(name, Keyword))
+        with suppress(NatalogError):
+            self.branches = sorted(await self.conn.branches())
+        with suppress(NatalogError):
+            self.databases = sorted(
+                found["database"] for found in await self.client.list_databases()
+            )
 
     async def take(self, text: str) -> None:
         """Do what a line says; errors are shown, the prompt goes on."""
@@ -269,6 +277,17 @@ def unfinished(text: str) -> bool:
     return quoted or bool(waiting)
 
 
+def place_names(line: str, databases: Iterable[str], branches: Iterable[str]) -> list[str]:
+    """What the name that ``:db`` or ``:branch`` is being given may become.
+
+    >>> place_names(":db pe", ["people", "shop"], ["db"]), place_names(":branch ", [], ["db"])
+    (['people'], ['db'])
+    """
+    command, space, begun = line.partition(" ")
+    known = {":db": databases, ":branch": branches}.get(command, ()) if space else ()
+    return sorted(name for name in known if name.startswith(begun))
+
+
 def completions(word: str, attributes: Iterable[str], commands: Iterable[str]) -> list[str]:
     """What a word that is being typed may become."""
     if not word.startswith(":"):
@@ -288,6 +307,9 @@ def _session(shell: Shell) -> PromptSession[str]:
         def get_completions(
             self, document: Document, complete_event: CompleteEvent
         ) -> Iterable[Completion]:
+            line = document.text_before_cursor
+            for name in place_names(line, shell.databases, shell.branches):
+                yield Completion(name, start_position=line.index(" ") + 1 - len(line))
             word = document.get_word_before_cursor(WORD=True).lstrip("([{")
             for name in completions(word, shell.attributes, shell._commands()):
                 yield Completion(name, start_position=-len(word))
