@@ -39,22 +39,24 @@ def datoms(
     if (shape is tuple or shape is list) and len(components) == 2 and limit is None:
         # one fact of an entity, or of a unique value: most reads of an index, a microsecond each
         first, second = components
-        if index == "eavt" and type(first) is int and db.window is CURRENT:
+        if index == "eavt" and type(first) is int:
             table = db.indexes.get(second) if type(second) is Keyword else None
             if table is not None and db.schema.get(second) is not None:
-                kind, one = table.kind, table.aevt.one_of(first)
+                kind = table.kind
+                one = table.aevt.one_of(first) if db.window is CURRENT else None
                 if one is None:
-                    found = table.aevt.open_of(first)
-                    if not found:
-                        return []
-                    one = found[0] if len(found) == 1 else None
+                    found = db.seen(table.aevt, first)
+                    if found is not None:
+                        if not found:
+                            return []
+                        one = found[0] if len(found) == 1 else None
                 if one is not None:
                     entry, tx = one
                     value = (
                         db.pool.value(entry) if kind == "code" else decode_one(entry, kind, db.pool)
                     )
                     return [_new(Datom, (first, second, value, tx, True))]
-        elif index == "avet" and type(first) is Keyword and db.window is CURRENT:
+        elif index == "avet" and type(first) is Keyword:
             entity = _only_holder(db, first, second)
             if entity is not None:
                 e, tx = entity
@@ -74,10 +76,10 @@ def _only_holder(db: Database, attr: Keyword, value: Any) -> Fence | None:
         entry = db.pool.find(value)
     else:
         return None
-    one = table.avet.one_of(entry)
+    one = table.avet.one_of(entry) if db.window is CURRENT else None
     if one is None:
-        found = table.avet.open_of(entry)
-        one = found[0] if len(found) == 1 else None
+        found = db.seen(table.avet, entry)
+        one = found[0] if found is not None and len(found) == 1 else None
     return one
 
 
