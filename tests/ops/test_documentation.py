@@ -8,16 +8,20 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import natalog
 from natalog.actors.config import ServiceConfig
 from natalog.actors.service import running
+from natalog.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -26,6 +30,38 @@ MODULES = [
     for module in pkgutil.walk_packages(natalog.__path__, "natalog.")
     if not module.name.endswith("__main__")
 ]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every call of the command line in a document or a help text: where, and its words."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+    texts |= {path.name: path.read_text() for path in (ROOT / "src/natalog/cli").glob("*.py")}
+    found = []
+    for where, text in texts.items():
+        for line in re.findall(r"^    (?:[A-Z_]+=\S+ )?(?:Example: )?natalog (\S.*)$", text, re.M):
+            words = shlex.split(line, comments=True)
+            ends = [words.index(word) for word in ("|", "<", ">") if word in words]
+            found.append((where, words[: min(ends, default=len(words))]))
+    return found
+
+
+def test_the_commands_that_are_shown_exist() -> None:
+    """Their names, options and numbers of arguments; files that they name need not be there."""
+    shown = [(where, words) for where, words in commands() if not set(words) & {"COMMAND"}]
+    assert len(shown) > 80
+    root = get_command(app)
+    for where, words in shown:
+        command, context, name, rest = root, None, "natalog", words
+        try:
+            while True:
+                context = command.make_context(name, [*rest], context)
+                if not isinstance(command, TyperGroup):
+                    break
+                left = [*context._protected_args, *context.args]
+                name, command, rest = command.resolve_command(context, left)
+        except Exception as error:
+            told = str(getattr(error, "message", error))
+            assert "does not exist" in told, f"{where}: natalog {' '.join(words)}: {told}"
 
 
 @pytest.mark.parametrize("name", MODULES)

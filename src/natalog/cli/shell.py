@@ -20,6 +20,7 @@ from natalog.cli.connection import (
     TimeoutOption,
     run_with_client,
 )
+from natalog.cli.hints import unknown_attributes
 from natalog.cli.output import DATOM_COLUMNS, Output, counted, datom_rows, shown
 from natalog.cli.parsing import point_argument
 from natalog.cli.read import DatabaseArgument
@@ -138,6 +139,8 @@ class Shell:
             self.out.table(rows.columns, rows[:ROWS_SHOWN])
         more = f", {ROWS_SHOWN} shown" if len(rows) > ROWS_SHOWN else ""
         self.out.note(f"{counted(len(rows), 'row')}{more}, {took:.1f} ms")
+        if not rows and (lacking := await unknown_attributes(self.conn, query)):
+            self.out.note(f"{', '.join(lacking)}: no such attribute is declared")
 
     async def _transact(self, data: list[Any]) -> None:
         if self.views:
