@@ -106,7 +106,7 @@ async def show(repository: Path | None) -> None:
                 go_on()
                 await _feed(stage, client)
                 go_on()
-                _reach(stage, client.url)
+                _reach(stage)
     stage.heading("The end")
     stage.say(f"The service has stopped, its directory is gone. {time.monotonic() - began:.0f} s.")
 
@@ -254,19 +254,19 @@ async def _replay(stage: Stage, conn: Conn, since: int) -> None:
     stage.say(f"The log replays the same {len(replayed)} transactions to anyone who was away.")
 
 
-def _reach(stage: Stage, url: str) -> None:
+def _reach(stage: Stage) -> None:
     stage.heading("How to reach it")
-    stage.say("Run `natalog serve`, and then, with the nats command line:")
-    stage.code(
-        "nats req natalog.people.db.query '[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]'\n"
-        "nats sub 'natalog.people.db.report'",
-        "bash",
-    )
-    stage.say("with natalog's own:")
+    stage.say("Run `natalog serve`, and then, in another terminal:")
     stage.code(
         "natalog db create people --schema read\n"
         "natalog transact people '[{:name \"Alice\" :age 25}]'\n"
         f"natalog q people '{NAME_AND_AGE}'",
+        "bash",
+    )
+    stage.say("with the nats command line:")
+    stage.code(
+        "nats req natalog.people.db.query '[:find ?n ?a :where [?e :name ?n] [?e :age ?a]]'\n"
+        "nats sub 'natalog.people.db.report'",
         "bash",
     )
     stage.say("from Python:")
