@@ -43,7 +43,7 @@ from natalog.core.errors import (
 )
 from natalog.core.limits import LANE_BITS, TX_BASE
 from natalog.core.record import ENTRY_COMMIT, TxRecord
-from natalog.core.values import Keyword, Symbol
+from natalog.core.values import Keyword, Symbol, instant_text, ms_instant
 from natalog.core.versioning import CommitNode, Graph, history
 
 log = logging.getLogger("natalog.archive")
@@ -390,7 +390,8 @@ class Archive:
             began = table.began
             below = None if began is None else await self._lines.of_lane(line.database, began.lane)
             if began is None or below is None:
-                raise InvalidTimePoint(f"There is no commit at or before {ms}.", point=ms)
+                instant = instant_text(ms_instant(ms))
+                raise InvalidTimePoint(f"There is no commit at or before {instant}.", point=ms)
             line, table = below, await self.table(below)
 
     async def resolve(self, database: str, reference: Any) -> Base:

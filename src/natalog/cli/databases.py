@@ -65,6 +65,8 @@ def create(
     natalog db create shop --initial-tx schema.edn
     """
     out = Output(json, edn)
+    if schema not in ("read", "write"):
+        raise typer.BadParameter(f"--schema is read or write, not {schema}")
     first = tx_data_argument(None, initial_tx) if initial_tx is not None else None
 
     async def work(client: Client) -> dict[str, Any]:

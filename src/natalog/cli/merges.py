@@ -98,6 +98,8 @@ def merge(
     out = Output(json, edn)
     data = None if tx_data is None else tx_data_argument(tx_data, None)
     about = map_argument(meta, "--meta")
+    if policy not in (None, "fail", "ours", "theirs"):
+        raise typer.BadParameter(f"{policy} is no policy: choose fail, ours or theirs")
     decided = [resolution_argument(text) for text in resolve or ()]
     if data is not None and (policy or decided or dry_run):
         raise typer.BadParameter("--tx-data goes with none of --policy, --resolve and --dry-run")

@@ -50,7 +50,7 @@ def branch(
         typer.Option(
             "--from",
             metavar="REF",
-            help="Branch, commit id or tx id to begin at.",
+            help="Branch, commit, tx or instant to begin at; db unless given.",
             autocompletion=branch_names,
         ),
     ] = None,
