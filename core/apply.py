@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 
 from natalog.core.changes import Changes, Purge
-from natalog.core.database import Database
+from natalog.core.database import Database, made
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import (
     Kind,
@@ -27,6 +27,7 @@ from natalog.core.index.encoding import (
 )
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.tree import OPEN, Fence, Row, RowTree
+from natalog.core.index.window import CURRENT
 from natalog.core.schema import PROPERTIES, TX_INSTANT, Schema
 from natalog.core.values import Datom, Keyword
 
@@ -50,7 +51,7 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
     for purge in changes.purges:  # first, so that a transaction may assert again what it purged
         entities = _purge(indexes, entities, purge, db)
     if groups:
-        adding = _Adding(db, indexes, entities, schema, changes.tx)
+        adding = _Adding(db, indexes, entities, schema, changes)
         for attr, group in groups.items():
             adding.add(attr, group)
         entities = adding.directory()
@@ -60,7 +61,7 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
     if instant is not None:
         monotonic = monotonic and (latest is None or instant >= latest)
         latest = instant if latest is None else max(latest, instant)
-    return Database(
+    return made(
         config=db.config,
         pool=db.pool,
         schema=schema,
@@ -74,6 +75,7 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
         monotonic=monotonic,
         commit_id=commit_id,
         purge_horizon=changes.tx if changes.purges or changes.purged else db.purge_horizon,
+        window=CURRENT,
     )
 
 
@@ -96,8 +98,8 @@ class _Adding:
     """The facts of one transaction on their way into the indexes, attribute by attribute."""
 
     __slots__ = (
-        *("_blocks", "_entities", "_fresh", "_indexes", "_keep_history", "_known", "_pool"),
-        *("_schema", "_stale", "_tx"),
+        *("_blocks", "_entities", "_fresh", "_indexes", "_instant", "_keep_history", "_known"),
+        *("_pool", "_schema", "_stale", "_tx"),
     )
 
     def __init__(
@@ -106,14 +108,15 @@ class _Adding:
         indexes: dict[Keyword, AttributeIndex],
         entities: RowTree,
         schema: Schema,
-        tx: int,
+        changes: Changes,
     ) -> None:
         self._indexes = indexes
         self._entities = entities
         self._schema = schema
         self._pool = db.pool
         self._keep_history = db.config.keep_history
-        self._tx = tx
+        self._tx = changes.tx
+        self._instant = changes.instant_ms
         self._fresh: list[Row] = []
         """Entities with an attribute that they never had."""
         self._blocks: list[Ints] = []
@@ -134,6 +137,8 @@ class _Adding:
         if len(group) == 1:  # as most transactions have
             self._one(attr, index, group[0], drop=drop)
             return
+        if len(group) == 2 and self._replaced(attr, index, *group, drop=drop):
+            return
         entities, _, values, _, flags = zip(*group, strict=True)
         if not all(flags):
             self._several(attr, index, group, drop=drop)
@@ -148,7 +153,7 @@ class _Adding:
         if len(fresh) == 1:
             entities = entities.with_row(fresh[0])
         elif fresh:
-            entities = entities.apply(fresh)
+            entities = entities.with_rows(fresh)
         if self._blocks:
             entities = entities.apply(np.concatenate(self._blocks, axis=1))
         for attr, e in self._stale:
@@ -159,7 +164,9 @@ class _Adding:
         kind, aevt, avet = index
         e, _, value, _, added = datom
         tx = self._tx
-        entry = encode(value, kind, self._pool)
+        entry = self._instant if e == tx and attr is TX_INSTANT else None
+        if entry is None:
+            entry = encode(value, kind, self._pool)
         if added:
             if not aevt.has_first(e):
                 self._fresh.append((e, self._pool.code(attr)))
@@ -171,6 +178,24 @@ class _Adding:
             if drop:
                 self._stale.append((attr, e))
         self._indexes[attr] = AttributeIndex(kind, aevt, avet)
+
+    def _replaced(
+        self, attr: Keyword, index: AttributeIndex, old: Datom, new: Datom, *, drop: bool
+    ) -> bool:
+        """Put a value in the place of another, as most updates do; False for anything else."""
+        e = old[0]
+        if old[4] or not new[4] or new[0] != e:
+            return False
+        kind, aevt, avet = index
+        tx = self._tx
+        before, entry = encode_list((old[2], new[2]), kind, self._pool)
+        if before == entry or not aevt.is_open(e, before):
+            return False
+        aevt = aevt.with_other((e, before), (e, entry, tx, OPEN), drop=drop)
+        if avet is not None:
+            avet = avet.with_other((before, e), (entry, e, tx, OPEN), drop=drop)
+        self._indexes[attr] = AttributeIndex(kind, aevt, avet)
+        return True
 
     def _assertions(
         self, attr: Keyword, index: AttributeIndex, entities: Sequence[int], values: Sequence[Any]

@@ -130,9 +130,16 @@ def count_in(leaves: Leaves, fences: Fences, k1: int, width: int) -> int:
     return size - low + inner + bisect_right(cells, k1, 0, len(cells) // width)
 
 
-def may_have(leaves: Leaves, fences: Fences, k1: int, width: int) -> bool:
-    """Whether ``k1`` lies between the first and the last key, as that of a new entity does not."""
-    if not fences or k1 < fences[0][0]:
-        return False
-    cells = leaves[-1].points()
-    return bool(k1 <= cells[len(cells) // width - 1])
+def has_in(leaves: Leaves, fences: Fences, k1: int, width: int) -> bool:
+    """Whether a row begins with ``k1``; reads one leaf, the last one for a new entity."""
+    number = bisect_left(fences, (k1,)) - 1
+    if number < 0:
+        return bool(fences) and fences[0][0] == k1
+    leaf = leaves[number]
+    cells = leaf.cells
+    if cells is None:
+        cells = leaf.points()
+    size = len(cells) // width
+    if k1 > cells[size - 1]:  # the next leaf may begin with it
+        return number + 1 < len(fences) and fences[number + 1][0] == k1
+    return bool(cells[bisect_left(cells, k1, 0, size)] == k1)

@@ -28,8 +28,8 @@ from natalog.core.index.leaves import OPEN, Fence, Key, fence_of, position
 from natalog.core.index.places import Places
 from natalog.core.index.points import (
     count_in,
+    has_in,
     is_open_in,
-    may_have,
     open_in,
     seconds_in,
     seen_in,
@@ -369,7 +369,7 @@ class RowTree:
         """Whether a row begins with ``k1``, ended or not."""
         leaves, fences, block, tail, noted = self._base
         if block is None and (tail is None or not tail.of(k1, noted)):
-            return may_have(leaves, fences, k1, self.width) and self.count_first(k1) > 0
+            return has_in(leaves, fences, k1, self.width)
         return self.count_first(k1) > 0
 
     def _run_of(self, k1: int, first: int) -> Ints:
@@ -546,6 +546,17 @@ class RowTree:
         """A new table where the row of a key that is open ends at ``at``, or is gone."""
         change = ending(k1, k2, at, drop=drop)
         return self._noting(change, self.count - drop, self.open - 1)
+
+    def with_other(self, key: Fence, row: Row, *, drop: bool) -> RowTree:
+        """A new table where the open row of ``key`` ends, or is gone, where ``row`` begins."""
+        leaves, fences, block, tail, noted = self._base
+        changes = (ending(*key, row[2], drop=drop), row)
+        tail = (Tail() if tail is None else tail).extended(noted, changes)
+        count = self.count + 1 - drop
+        made = RowTree(self.width, leaves, fences, count, self.open, block, tail, noted + 2)
+        if noted + 2 > _NOTED_MAX:
+            made._settled()
+        return made
 
     def _noting(self, change: Row, count: int, opened: int) -> RowTree:
         leaves, fences, block, tail, noted = self._base

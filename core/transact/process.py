@@ -208,7 +208,7 @@ def _report(work: Work, db: Database, tx_meta: Mapping[Any, Any] | None) -> TxRe
     if work.instant_ms is not None:
         for raw, value in (tx_meta or {}).items():
             meta[raw if type(raw) is Keyword else Keyword(raw)] = value
-        meta[TX_INSTANT] = ms_instant(work.instant_ms)
+        meta[TX_INSTANT] = work.datoms[0][2]
     report = TxReport(
         db_before=db,
         db_after=after,
