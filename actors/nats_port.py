@@ -361,7 +361,7 @@ class NatsPort:
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call ``handler`` with every message; it must only note the message and return."""
 
-        async def on_message(message: Msg) -> None:
+        def on_message(message: Msg) -> None:
             try:
                 handler(message)
             except Exception:
@@ -369,7 +369,7 @@ class NatsPort:
 
         try:
             self._deaf.pop(subject, None)
-            return await self._client.subscribe(subject, queue=queue, cb=on_message)
+            return await self._client.listen(subject, on_message, queue)
         except (NatsError, OSError) as error:
             raise translate(error, subject) from error
 

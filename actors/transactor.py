@@ -405,7 +405,7 @@ class Transactor(Actor):
                     bytes_max=self._port.payload_room,
                 )
             commit = entry.commit_id
-            after = replace(report.db_after, commit_id=commit)
+            after = report.db_after.committed(commit)
             return Staged(one, entry, ident, report, record, commit, None, after, [])
 
         if isinstance(one, Planned) or len(one.message.data) >= IN_THREAD_BYTES:

@@ -301,7 +301,7 @@ class Repository:
         changes: Changes,
         commit: UUID,
     ) -> None:
-        value = replace(value, commit_id=commit)
+        value = value.committed(commit)
         instant = value.instant_ms if self.config.keep_history else self.clock()
         self.graph[commit] = CommitNode(commit, parents, value.max_tx, instant, branch.name)
         self._stored[commit] = _Stored(value.lane, changes)
@@ -382,7 +382,7 @@ class Repository:
                 config={"branch": name},
             )
             commit = commit_id(record.encode())
-            value = replace(value, commit_id=commit)
+            value = value.committed(commit)
             instant = value.instant_ms if self.config.keep_history else self.clock()
             self.graph[commit] = CommitNode(commit, above, value.max_tx, instant, name)
             self._kept[commit] = value

@@ -219,6 +219,9 @@ class SimClient:
         self._send(subject, made, "", {})
         return made
 
+    async def listen(self, subject: str, handler: Any, queue: str = "") -> Subscription:
+        return await self.subscribe(subject, queue, handler)
+
     def forget(self, subscription: Subscription) -> None:
         self._own.pop(subscription._id, None)
         self.registered.pop(subscription._id, None)

@@ -105,9 +105,7 @@ class Channel:
     async def open(self) -> None:
         # what a stream delivers carries the subject that it was stored under: only a subscription
         # of its own tells whose it is
-        self._subscription = await self._transport.nats.subscribe(
-            self.reply, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        self._subscription = await self._transport.nats.listen(self.reply, self._on_message)
 
     async def send(self, subject: str, payload: bytes) -> None:
         """Ask for messages; `Unavailable`, `TooLarge`."""
@@ -132,7 +130,7 @@ class Channel:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._subscription.unsubscribe()
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, msg: Msg) -> None:
         self._queue.put_nowait(msg)
 
     def take(self, msg: Msg) -> None:
@@ -346,19 +344,25 @@ class Transport:
     async def subscribe(
         self,
         subject: str,
-        callback: Callable[[Msg], Awaitable[None]],
+        callback: Callable[[Msg], Awaitable[None] | None],
         denied: Callable[[NatalogError], None] | None = None,
     ) -> Subscription:
-        """Deliver messages of ``subject`` to ``callback``, which must not wait.
+        """Deliver messages of ``subject`` to ``callback``, in order.
+
+        A plain function must not wait and hears a message as it is read; a coroutine function hears
+        it in a task.
 
         `Forbidden` when NATS does not let us listen.  ``denied`` hears it when that is so later,
         at a new connection.
         """
         self._check(subject, 0)
         self._forbidden.discard(subject)
-        subscription = await self._nats.subscribe(
-            subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        if asyncio.iscoroutinefunction(callback):
+            subscription = await self._nats.subscribe(
+                subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+        else:
+            subscription = await self._nats.listen(subject, callback)
         # a subscription counts once the server knows it: a message published by somebody else
         # after this point is delivered
         await self.flush()
@@ -432,7 +436,7 @@ class Transport:
             limit_bytes=limit,
         )
 
-    async def _on_reply(self, msg: Msg) -> None:
+    def _on_reply(self, msg: Msg) -> None:
         waiter = self._waiting.get(msg.subject.rpartition(".")[2])
         if waiter is None:
             return

@@ -4,6 +4,10 @@ Anybody who may publish to a subject that we listen on chooses bytes of that sub
 subject and its headers.  Left alone, nats-py stops reading for good at bytes that are no UTF-8 and
 takes some control characters for separators.  Here no message can end the connection.
 
+Two ways are shorter here: a message goes to a handler that never waits without a queue and a task
+in between, and what is published is written at once, unless something was written just before; then
+it goes with what else comes in the same turn of the event loop.
+
 nats-server refuses what a user may not do in a line of its own, without saying to which call it
 belongs; the line names the subject, and `NatsClient.on_violation` tells it on.
 """
@@ -16,11 +20,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from nats import errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
@@ -29,6 +35,8 @@ CONTROL_LINE_BYTES_MAX: Final = 64 * 1024
 INFO_BYTES_MAX: Final = 1024 * 1024
 
 _CLOSE_TIMEOUT_S: Final = 0.2
+_TURN_S: Final = 0.0001
+"""What is published this soon after something was written waits for more."""
 _VIOLATION: Final = re.compile(
     r"permissions violation for (?:(publish with reply of|publish)(?: to)?|subscription to) "
     r'"((?:[^"\\]|\\.)*)"',
@@ -60,6 +68,9 @@ class NatsClient(Client):
         if not any(server.startswith(("ws://", "wss://")) for server in servers):
             self._transport = _Tcp()  # type: ignore[no-untyped-call]
         self.on_violation: list[Callable[[Violation], None]] = []
+        self._direct: dict[int, Callable[[Msg], object]] = {}
+        self._wrote_at = 0.0
+        self._writing = False
         self.tls_required = any(server.startswith("tls://") for server in servers)
 
     @property
@@ -67,7 +78,55 @@ class NatsClient(Client):
         """Where answers to `request` come; empty before the first one."""
         return "" if self._resp_sub_prefix is None else self._resp_sub_prefix.decode()
 
+    async def listen(
+        self, subject: str, handler: Callable[[Msg], object], queue: str = ""
+    ) -> Subscription:
+        """Call ``handler``, which must not wait, with every message of a subject, in order."""
+
+        async def queued(message: Msg) -> None:
+            handler(message)
+
+        subscription = await self.subscribe(
+            subject, queue, cb=queued, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        self._direct[subscription._id] = handler
+        return subscription
+
     # --- what comes in -----------------------------------------------------------------------
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        handler = self._direct.get(sid)
+        subscription = self._subs.get(sid)
+        if handler is None or subscription is None or not subscription._pending_queue.empty():
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        subscription._received += 1
+        said = await self._process_headers(headers) if headers else None
+        message = self._build_message(sid, subject, reply, data, said)
+        try:
+            handler(message)
+        except Exception as error:  # as nats-py does with those of its callbacks
+            await self._error_cb(error)
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._direct.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
+    async def _init_request_sub(self) -> None:
+        await super()._init_request_sub()
+        answers = f"{self.answers_prefix}*"
+        for sid, subscription in self._subs.items():
+            if subscription.subject == answers:
+                self._direct[sid] = self._on_answer
+
+    def _on_answer(self, message: Msg) -> None:
+        future = self._resp_map.get(message.subject[len(self.answers_prefix) :])
+        if future is not None and not future.done():
+            future.set_result(message)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
@@ -115,6 +174,46 @@ class NatsClient(Client):
             await self._process_op_err(errors.Error(f"nats: {lowered}"))
             return
         await super()._process_err(lowered)
+
+    # --- what goes out -----------------------------------------------------------------------
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        if force_flush:
+            return await super()._flush_pending(force_flush)
+        if not self._writing:
+            if perf_counter() - self._wrote_at > _TURN_S and self._write():
+                return None
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._write_rest)
+        return None
+
+    def _write(self) -> bool:
+        """Write what waits, where the connection takes it without waiting."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if (
+            writer is None
+            or not self.is_connected
+            or self._flusher_task is None
+            or self._flusher_task.done()
+            or writer.transport.is_closing()
+            or writer.transport.get_write_buffer_size()
+        ):
+            return False
+        pending, self._pending = self._pending, []
+        self._pending_data_size = 0
+        self._wrote_at = perf_counter()
+        if pending:
+            writer.write(pending[0] if len(pending) == 1 else b"".join(pending))
+        return True
+
+    def _write_rest(self) -> None:
+        """In the next turn of the event loop: what came together."""
+        self._writing = False
+        if not self._pending or self._write() or not self.is_connected:
+            return
+        queue = self._flush_queue
+        if queue is not None and queue.empty():  # nats-py waits until the connection takes more
+            queue.put_nowait(asyncio.get_running_loop().create_future())
 
     # --- who we are --------------------------------------------------------------------------
 
@@ -172,6 +271,7 @@ class _Protocol(Parser):
         self._message = None
 
     async def parse(self, data: bytes = b"") -> None:
+        self._client._wrote_at = 0.0  # an answer to this is the first thing that is said to it
         self.buf.extend(data)
         buf = self.buf
         while buf:
