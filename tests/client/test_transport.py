@@ -224,3 +224,50 @@ async def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
         assert caught.value.data == {"found": 3}
         assert caught.value.type == "transact/cas"
         assert len(service.seen) == 1
+
+
+async def test_a_handler_that_never_waits_hears_everything_once_and_in_order(
+    tmp_path: Path,
+) -> None:
+    async with connected(tmp_path) as (server, transport):
+        heard: list[int] = []
+
+        def note(msg: Msg) -> None:
+            number = int(msg.data)
+            heard.append(number)
+            if number % 1000 == 7:
+                raise ValueError("the handler is wrong")
+
+        subscription = await transport.subscribe("numbers", note)
+        other = await Transport.open(server.url, Timeout())
+        for number in range(20_000):
+            await other.nats.publish("numbers", b"%d" % number)
+        async with asyncio.timeout(30):
+            while len(heard) < 20_000:
+                await asyncio.sleep(0.01)
+        assert heard == list(range(20_000))
+        await subscription.unsubscribe()
+        await other.nats.publish("numbers", b"-1")
+        await other.nats.flush()
+        await transport.flush()
+        assert heard[-1] == 19_999
+        await other.close()
+
+
+async def test_what_is_published_arrives_whole_whatever_waits_before_it(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, transport):
+        sizes: list[int] = []
+        await transport.subscribe("sizes", lambda msg: sizes.append(len(msg.data)))
+        sent = [1, 900_000, 3, 0, 700_000, *range(50), 999_999, 5] * 20
+        other = await Transport.open(server.url, Timeout())
+
+        async def publish(part: list[int]) -> None:
+            for size in part:
+                await other.nats.publish("sizes", b"x" * size)
+
+        await asyncio.gather(publish(sent), publish(sent))
+        await other.close()  # what was published goes out before the end
+        async with asyncio.timeout(30):
+            while len(sizes) < 2 * len(sent):
+                await asyncio.sleep(0.01)
+        assert sorted(sizes) == sorted(2 * sent)
