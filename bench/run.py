@@ -58,9 +58,10 @@ def main() -> int:
         except WrongAnswer as error:
             print(f"wrong answer: {error}", file=sys.stderr)
             wrong = True
+        if arguments.peers:  # at once: other work on the machine comes and goes
+            for line in run_peers(bench, [suite]):
+                done(line)
     if arguments.peers:
-        for line in run_peers(bench, suites):
-            done(line)
         print(ratio_table(lines), file=sys.stderr)
     if arguments.json is not None:
         arguments.json.write_text("".join(json.dumps(line.json()) + "\n" for line in lines))

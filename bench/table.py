@@ -7,6 +7,7 @@ the same workload, which is exact where both were equally warm and wild where th
 ``scaled``, with one factor for all, the median of (here ÷ reference) over the systems that ran.
 
     python bench/table.py [bench/results/reference.jsonl]      # the tables of a run, as Markdown
+    python bench/table.py --docs                              # written into the documents
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from measure import Line
@@ -95,11 +96,18 @@ DATAHIKE, JVM, JAVASCRIPT, DATALEVIN = range(4)
 MEASURED = ("natalog", "datascript-js", "datalevin")
 SQL = ("sqlite-eavt", "duckdb-wide")
 """Hand-written SQL: for orientation, not among the fastest of its kind."""
-OWN = (
-    *("service-", "memory-", "disk-", "restart-", "leaf-", "1m-snapshot-", "point-"),
-    *("snapshot-", "segments", "branch-at-", "open-", "erase-", "scale-", "yardstick"),
-)
-"""How the names of workloads begin that no other system has."""
+BLOCKS = {
+    "service": ("service-",),
+    "memory": ("memory-", "disk-1m", "restart-"),
+    "storage": ("leaf-encode", "leaf-decode", "1m-snapshot-", "point-"),
+    "snapshots": (
+        *("branch-at-", "snapshot-", "leaf-from-", "leaf-in-", "disk-log", "disk-segments"),
+        *("open-", "erase-"),
+    ),
+    "scale": ("scale-",),
+}
+"""What no other system has: the name of a table, and how the names of its workloads begin."""
+OWN = ("yardstick", *(name for beginnings in BLOCKS.values() for name in beginnings))
 BY_ROW = "datahike by row"
 SCALED = ("datahike scaled", "datascript-jvm scaled")
 PLACES = {"datascript-js": JAVASCRIPT, "datalevin": DATALEVIN}
@@ -169,23 +177,68 @@ def ratio_table(lines: Sequence[Line]) -> str:
 
 
 def own_table(lines: Sequence[Line]) -> str:
-    """Markdown: what has no peer (the service, memory, segments, growth), with what it tells."""
+    """Markdown: what has no peer, with what it tells beside its time."""
     out = ["| workload | ms | |", "|---|---:|---|"]
     for line in lines:
         more = ", ".join(f"{name} {value:,}" for name, value in line.extra.items())
-        out.append(f"| {line.workload} | {line.median_ms:.3g} | {more.replace('_', ' ')} |")
+        shown = f"{line.median_ms:.3g}" if line.median_ms else "–"
+        out.append(f"| {line.workload} | {shown} | {more.replace('_', ' ')} |")
     return "\n".join(out)
+
+
+def scale_table(lines: Sequence[Line]) -> str:
+    """Markdown: a row for each cost, a column for each size."""
+    rows: dict[str, dict[int, Line]] = {}
+    for line in lines:
+        cost, _, size = line.workload.removeprefix("scale-").rpartition("-")
+        rows.setdefault(cost, {})[int(size)] = line
+    sizes = sorted({size for row in rows.values() for size in row})
+    out = [f"| ms | {' | '.join(f'{size:,}' for size in sizes)} |", "|---|" + "---:|" * len(sizes)]
+    for cost, row in rows.items():
+        cells = [f"{row[size].median_ms:.3g}" if size in row else "–" for size in sizes]
+        out.append(f"| {cost} | {' | '.join(cells)} |")
+        for unit in ("us_per_datom", "bytes_per_datom", "bytes"):
+            if any(unit in line.extra for line in row.values()):
+                cells = [f"{row[size].extra[unit]:,}" if size in row else "–" for size in sizes]
+                out.append(f"| {cost}: {unit.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def blocks(lines: Sequence[Line]) -> dict[str, str]:
+    """All tables, by the name of the block of a document that shows them."""
+    found = {"ratios": ratio_table([one for one in lines if not one.workload.startswith(OWN)])}
+    for name, beginnings in BLOCKS.items():
+        part = [line for line in lines if line.workload.startswith(beginnings)]
+        found[name] = scale_table(part) if name == "scale" else own_table(part)
+    return found
+
+
+def written(text: str, tables: Mapping[str, str]) -> str:
+    """A document with its tables replaced: what stands between ``<!-- table: NAME -->`` and the
+    next ``<!-- end -->``."""
+    for name, table in tables.items():
+        begin = f"<!-- table: {name} -->\n"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            _, _, after = rest.partition("<!-- end -->")
+            text = f"{before}{begin}\n{table}\n\n<!-- end -->{after}"
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    results = Path(__file__).resolve().parent / "results"
-    parser.add_argument("file", type=Path, nargs="?", default=results / "reference.jsonl")
+    here = Path(__file__).resolve().parent
+    default = here / "results" / "reference.jsonl"
+    parser.add_argument("file", type=Path, nargs="?", default=default)
+    parser.add_argument("--docs", action="store_true", help="write them into the documents instead")
     given = parser.parse_args()
-    lines = [Line(**json.loads(text)) for text in given.file.read_text().splitlines()]
-    print(ratio_table([line for line in lines if not line.workload.startswith(OWN)]))
-    print()
-    print(own_table([line for line in lines if line.workload.startswith(OWN)]))
+    tables = blocks([Line(**json.loads(text)) for text in given.file.read_text().splitlines()])
+    if not given.docs:
+        print("\n\n".join(tables.values()))
+        return
+    for name in ("performance.md", "scale.md"):
+        path = here.parent / "docs" / name
+        path.write_text(written(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":
