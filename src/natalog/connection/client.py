@@ -34,7 +34,16 @@ CONTROL_LINE_BYTES_MAX: Final = 64 * 1024
 """Longest line that the server sends, its INFO apart (4,096 bytes by default)."""
 INFO_BYTES_MAX: Final = 1024 * 1024
 
+READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""Of what the server sends, half of what may wait to be parsed."""
+READ_BYTES: Final = 64 * 1024
+"""What is parsed at a time."""
+
 _CLOSE_TIMEOUT_S: Final = 0.2
+_READING_S: Final = 0.004
+"""After reading for so long the event loop gets a turn."""
+_WAITED_S: Final = 0.00002
+"""A read that takes longer had to wait, and the event loop had its turn."""
 _TURN_S: Final = 0.0001
 """What is published this soon after something was written waits for more."""
 _VIOLATION: Final = re.compile(
@@ -227,10 +236,35 @@ class NatsClient(Client):
 
 
 class _Tcp(TcpTransport):
-    """nats-py waits for the end of a connection whose TLS handshake failed; it never comes."""
+    """Reads ahead, since nats-server ends the connection of who does not read fast enough.
+
+    nats-py stops reading at 64 KiB that wait, until the event loop comes around again; when every
+    turn has work of its own to do, a flood is then faster.  And it waits for the end of a
+    connection whose TLS handshake failed; it never comes.
+    """
+
+    _turn = 0.0
 
     def __bool__(self) -> bool:
         return True  # nats-py would make another one
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
+        await super().connect(uri, READ_AHEAD_BYTES, connect_timeout)
+
+    async def connect_tls(self, *arguments: Any, **named: Any) -> None:
+        await super().connect_tls(*arguments, **named)
+        self._io_reader._limit = READ_AHEAD_BYTES  # type: ignore[union-attr]
+
+    async def read(self, buffer_size: int) -> bytes:
+        began = perf_counter()
+        if began - self._turn > _READING_S:  # what waits is read without a pause
+            await asyncio.sleep(0)
+            self._turn = began = perf_counter()
+        data: bytes = await super().read(READ_BYTES)
+        now = perf_counter()
+        if now - began > _WAITED_S:
+            self._turn = now
+        return data
 
     async def wait_closed(self) -> None:
         with contextlib.suppress(TimeoutError):
