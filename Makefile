@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than there are cores: many tests wait for processes that they have killed.
+TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: help setup demo test faults sim laws fuzz check format docs previews console bench bench-check wheel-check clean
 
@@ -21,7 +23,7 @@ demo: $(STAMP)  ## show what Natalog does, on a nats-server of its own; about a 
 	@$(BIN)/natalog demo
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -q -n auto --dist loadscope
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadscope
 
 faults: $(STAMP)  ## kill and break services and servers; under 15 minutes
 	$(BIN)/python -m pytest -q -m faults --timeout 600 tests/faults

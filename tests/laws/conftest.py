@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "core"))
 
 settings.register_profile(
     "laws",
-    max_examples=int(os.environ.get("NATALOG_LAWS_EXAMPLES", "200")),
+    max_examples=int(os.environ.get("NATALOG_LAWS_EXAMPLES", "100")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
