@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 from natalog.actors.catalog import Process
 from natalog.actors.nats_port import Message
 from natalog.actors.reader import Stored
+from natalog.actors.unattended import Unattended
 from natalog.core.database import Database
-from natalog.core.errors import Forbidden, NatalogError
+from natalog.core.errors import Forbidden
 from natalog.core.transact.report import TxReport
 from natalog.core.values import Keyword, as_keyword
 
@@ -85,7 +86,7 @@ def _text(info: Any, word: str) -> str | None:
     return found[:TEXT_LENGTH_MAX] if isinstance(found, str) and found else None
 
 
-class Own:
+class Own(Unattended):
     """A transaction of the service itself: nobody waits for its outcome."""
 
     ingest_seq: None = None
@@ -103,18 +104,6 @@ class Own:
 
     async def prepare(self) -> None:
         """There is nothing to decode."""
-
-    def check_deadline(self) -> None:
-        """It waits for ever."""
-
-    async def reply(self, body: Any, basis: int | None = None) -> None:
-        self.answered = True
-
-    async def refuse(self, error: BaseException) -> None:
-        self.answered = True
-
-    def fail(self, error: NatalogError) -> None:
-        self.answered = True
 
 
 def declaration(db: Database, sent: Sent) -> list[Any] | None:

@@ -25,6 +25,7 @@ from natalog.actors.nats_port import JetStreamError, NatsPort
 from natalog.actors.payload import decode_payload
 from natalog.actors.reader import Stored, StreamReader
 from natalog.actors.state import BranchState
+from natalog.actors.unattended import Unattended
 from natalog.core.errors import BadRequest, NatalogError, ServiceError
 
 log = logging.getLogger("natalog.ingest")
@@ -37,7 +38,7 @@ LOOK_TURNS = 12
 RETRY_S = 0.5
 
 
-class Ingested:
+class Ingested(Unattended):
     """A transaction from the ingest stream.  Nobody waits; outcomes go to the feed."""
 
     __slots__ = ("_answered", "_body", "_done", "arrived", "generation", "ingest_seq", "message")
@@ -78,18 +79,6 @@ class Ingested:
             content_type = self.header("Content-Type")
             decoded = await to_thread.run_sync(decode_payload, self.message.data, content_type)
             self._body = (decoded[1],)
-
-    def check_deadline(self) -> None:
-        """An ingested transaction waits for ever."""
-
-    async def reply(self, body: Any, basis: int | None = None) -> None:
-        self.answered = True
-
-    async def refuse(self, error: BaseException) -> None:
-        self.answered = True
-
-    def fail(self, error: NatalogError) -> None:
-        self.answered = True
 
 
 class IngestReader:

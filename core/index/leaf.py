@@ -62,9 +62,9 @@ def _plain(rows: Ints, cells: memoryview) -> Plain | None:
     base = int(firsts[0])
     if rows.shape[0] != 4 or int(firsts[-1]) - base != size - 1:
         return None
-    if (
-        not (firsts[1:] > firsts[:-1]).all() or rows[3].min() != LONG_MAX
-    ):  # an end that is not there
+    if not (firsts[1:] > firsts[:-1]).all():
+        return None
+    if rows[3].min() != LONG_MAX:  # some row has ended
         return None
     return cells, base - size, size, 2 * size - 1
 
