@@ -417,8 +417,8 @@ class Database:
 
     def has_entity(self, e: int) -> bool:
         """Whether an entity has a visible fact."""
-        value = self.pool.value
-        return any(self.has(e, value(code)) for code in self.entities.seconds_of(e))
+        values = self.pool.values
+        return any(self.has(e, values[code]) for code in self.entities.seconds_of(e))
 
     def attribute(self, attr: Keyword) -> Attribute | None:
         """The declaration of an attribute."""

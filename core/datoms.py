@@ -24,6 +24,7 @@ from natalog.core.values import Datom, Keyword, as_keyword, sort_key
 
 if TYPE_CHECKING:
     from natalog.core.database import Database
+    from natalog.core.index.tree import RowTree
 
 _INDEXES = ("eavt", "aevt", "avet")
 _PIECE_ROWS_FIRST: Final = 32
@@ -35,34 +36,78 @@ def datoms(
     db: Database, index: str, components: Sequence[Any] = (), limit: int | None = None
 ) -> list[Datom]:
     """The datoms of ``"eavt"``, ``"aevt"`` or ``"avet"`` that begin with ``components``."""
-    shape = type(components)
-    if (shape is tuple or shape is list) and len(components) == 2 and limit is None:
-        # one fact of an entity, or of a unique value: most reads of an index, a microsecond each
-        first, second = components
-        if index == "eavt" and type(first) is int:
-            table = db.indexes.get(second) if type(second) is Keyword else None
-            if table is not None and db.schema.get(second) is not None:
-                kind = table.kind
-                one = table.aevt.one_of(first) if db.window is CURRENT else None
-                if one is None:
-                    found = db.seen(table.aevt, first)
-                    if found is not None:
-                        if not found:
-                            return []
-                        one = found[0] if len(found) == 1 else None
-                if one is not None:
-                    entry, tx = one
-                    value = (
-                        db.pool.value(entry) if kind == "code" else decode_one(entry, kind, db.pool)
-                    )
-                    return [_new(Datom, (first, second, value, tx, True))]
-        elif index == "avet" and type(first) is Keyword:
-            entity = _only_holder(db, first, second)
-            if entity is not None:
-                e, tx = entity
-                return [_new(Datom, (e, first, second, tx, True))]
+    if limit is None and type(components) is tuple and db.window is CURRENT:
+        # One fact of an entity or of a unique number, as most reads of an index want.  This is
+        # `RowTree.one_of` and what leads there, written out: each call that it spares costs as much
+        # as a search does, and together they took a third of the time.
+        tree: RowTree | None = None
+        try:
+            if index == "eavt":
+                key, attr = components
+                table = db.indexes[attr]
+                tree = table.aevt
+            elif index == "avet":
+                attr, key = components
+                table = db.indexes[attr]
+                tree = table.avet if table.kind == "long" else None
+        except (KeyError, TypeError, ValueError):
+            pass
+        if tree is not None and type(key) is int and attr in db.schema.known:
+            leaves, fences, block, tail, _ = tree._base
+            if block is None and (tail is None or key not in tail.spots):
+                number = bisect_left(fences.firsts or fences.first_columns(), key) - 1
+                if number >= 0:
+                    leaf = leaves[number]
+                    plain = leaf.plain
+                    if plain is not None:
+                        cells, shift, size, last = plain
+                        spot = key - shift
+                        if spot < last:
+                            leaf.hits += 1
+                            entry, tx = cells[spot], cells[size + spot]
+                            if index == "avet":
+                                return [_new(Datom, (entry, attr, key, tx, True))]
+                            kind = table.kind
+                            if kind == "code":
+                                entry = db.pool.values[entry]
+                            elif kind != "long":
+                                entry = decode_one(entry, kind, db.pool)
+                            return [_new(Datom, (key, attr, entry, tx, True))]
+    if limit is None:
+        one = _only_one(db, index, components)
+        if one is not None:
+            return one
     name, parts = _prepare(db, index, components)
     return _limited(_matching(db, name, parts, limit is not None), limit)
+
+
+def _only_one(db: Database, index: str, components: Sequence[Any]) -> list[Datom] | None:
+    """The one datom of an entity and attribute, or none; or of the only holder of a value.
+
+    None where it takes more to say.
+    """
+    shape = type(components)
+    if (shape is not tuple and shape is not list) or len(components) != 2:
+        return None
+    first, second = components
+    if index == "eavt" and type(first) is int:
+        table = db.indexes.get(second) if type(second) is Keyword else None
+        if table is not None and second in db.schema.known:
+            one = table.aevt.one_of(first) if db.window is CURRENT else None
+            if one is None:
+                found = db.seen(table.aevt, first)
+                if found is None or len(found) > 1:
+                    return None
+                if not found:
+                    return []
+                one = found[0]
+            entry, tx = one
+            return [_new(Datom, (first, second, decode_one(entry, table.kind, db.pool), tx, True))]
+    elif index == "avet" and type(first) is Keyword:
+        entity = _only_holder(db, first, second)
+        if entity is not None:
+            return [_new(Datom, (entity[0], first, second, entity[1], True))]
+    return None
 
 
 def _only_holder(db: Database, attr: Keyword, value: Any) -> Fence | None:

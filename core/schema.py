@@ -8,7 +8,7 @@ not as facts, so an empty database has no datoms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -144,13 +144,17 @@ class Schema:
     """
 
     __slots__ = (
-        *("_attributes", "_by_eid", "_props", "composites", "flexible", "idents", "plans", "refs"),
-        "shapes",
+        *("_attributes", "_by_eid", "_props", "composites", "flexible", "get", "idents", "known"),
+        *("plans", "refs", "shapes"),
     )
 
     _props: Mapping[int, Props]
     _attributes: Mapping[Keyword, Attribute]
     _by_eid: Mapping[int, Keyword]
+    known: Mapping[Keyword, Attribute]
+    """The user's attributes and the system's."""
+    get: Callable[[Keyword], Attribute | None]
+    """The attribute of a name, the system's included.  A method of ``known``: it needs no frame."""
     idents: Mapping[Keyword, int]
     """Every ``:db/ident`` of the database to its entity; also of entities that are no attribute."""
     composites: Mapping[Keyword, tuple[Attribute, ...]]
@@ -188,6 +192,8 @@ class Schema:
         self._props = props
         self._attributes = attributes
         self._by_eid = by_eid
+        self.known = known = {**SYSTEM, **attributes}
+        self.get = known.get
         self.idents = {ident: eid for eid, ident in by_eid.items()}
         self.composites = composites
         self.refs = frozenset(ident for ident, found in attributes.items() if found.is_ref)
@@ -204,11 +210,6 @@ class Schema:
     def empty(cls, *, flexible: bool = False) -> Schema:
         """The schema of a database without facts; ``flexible`` under flexibility ``read``."""
         return cls({}, flexible=flexible)
-
-    def get(self, ident: Keyword) -> Attribute | None:
-        """The attribute of this name, the system's included; O(1)."""
-        found = self._attributes.get(ident)
-        return found if found is not None else SYSTEM.get(ident)
 
     def ident_of(self, eid: int) -> Keyword | None:
         """The ``:db/ident`` of an entity."""

@@ -123,7 +123,7 @@ def find(value: Any, kind: Kind, pool: ValuePool) -> int | None:
 def decode_one(entry: int, kind: Kind, pool: ValuePool) -> Any:
     """The value of one column entry."""
     if kind == "code":
-        return pool.value(entry)
+        return pool.values[entry]
     if kind == "long":
         return entry
     if kind == "double":

@@ -37,14 +37,20 @@ class ValuePool:
     """Values by code and codes by value.  Grows only; safe to read while another thread adds."""
 
     __slots__ = (
-        *("_codes", "_epoch", "_lock", "_orders", "_rank_cache", "_size", "_values"),
-        "agreed",
+        *("_codes", "_column", "_epoch", "_in_column", "_lock", "_orders", "_rank_cache"),
+        *("_values", "agreed", "values"),
     )
+
+    values: Sequence[Any]
+    """The value of each code, for reading one: 10 nanoseconds, where an array takes 60."""
 
     def __init__(self) -> None:
         self._codes: dict[Any, int] = {}
-        self._values: NDArray[np.object_] = np.empty(64, dtype=object)
-        self._size = 0
+        self._values: list[Any] = []
+        self.values = self._values
+        self._column: NDArray[np.object_] = np.empty(64, dtype=object)
+        """The first ``_in_column`` values, for reading many."""
+        self._in_column = 0
         self._lock = Lock()
         self._epoch = 0
         self._rank_cache: tuple[tuple[int, int], Ints] | None = None
@@ -58,7 +64,7 @@ class ValuePool:
         return self
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._values)
 
     def code(self, value: Any) -> int:
         """The code of ``value``, new if the pool has not seen it."""
@@ -70,13 +76,8 @@ class ValuePool:
             found = self._codes.get(key)
             if found is not None:
                 return found
-            code = self._size
-            if code == len(self._values):
-                grown = np.empty(2 * code, dtype=object)
-                grown[:code] = self._values
-                self._values = grown
-            self._values[code] = tuple(value) if isinstance(value, list) else value
-            self._size = code + 1
+            code = len(self._values)
+            self._values.append(tuple(value) if isinstance(value, list) else value)
             self._codes[key] = code
             return code
 
@@ -92,7 +93,7 @@ class ValuePool:
         numbers: list[int] = codes.tolist()
         with self._lock:
             known = self._codes
-            size = self._size
+            size = len(self._values)
             missing = []
             for spot, (key, code) in enumerate(zip(keys, numbers, strict=True)):
                 found = known.get(key)
@@ -104,16 +105,11 @@ class ValuePool:
                     return False
             if not missing:
                 return True
-            end = max(numbers[-1] + 1, size)
-            if end > len(self._values):
-                grown = np.empty(max(2 * len(self._values), end), dtype=object)
-                grown[:size] = self._values[:size]
-                self._values = grown
-            self._values[size:end] = _UNUSED
+            self._values.extend([_UNUSED] * (numbers[-1] + 1 - size))
             for spot in missing:
                 value = values[spot]
                 self._values[numbers[spot]] = tuple(value) if isinstance(value, list) else value
-            self._size = end
+            self._in_column = min(self._in_column, numbers[missing[0]])
             for spot in missing:
                 known[keys[spot]] = numbers[spot]
             self._epoch += 1
@@ -141,10 +137,6 @@ class ValuePool:
         key = value if type(value) in PLAIN_CLASSES else value_key(value)
         return self._codes.get(key, -1)
 
-    def value(self, code: int) -> Any:
-        """The value of a code."""
-        return self._values[code]
-
     def in_order(self, codes: tuple[int, ...]) -> tuple[Keyword, ...]:
         """The keywords of some codes, in order.
 
@@ -153,7 +145,7 @@ class ValuePool:
         """
         found = self._orders.get(codes)
         if found is None:
-            found = tuple(sorted(map(self.value, codes), key=_order_of))
+            found = tuple(sorted(map(self.values.__getitem__, codes), key=_order_of))
             if len(self._orders) >= _ORDERS_MAX:
                 self._orders.clear()
             if len(codes) <= _ORDER_LENGTH_MAX:
@@ -162,7 +154,21 @@ class ValuePool:
 
     def decode(self, codes: Ints) -> NDArray[np.object_]:
         """The values of many codes."""
-        return self._values.take(codes)
+        if self._in_column < len(self._values):
+            self._complete()
+        return self._column.take(codes)
+
+    def _complete(self) -> None:
+        """Bring the column up to date."""
+        with self._lock:
+            done, size = self._in_column, len(self._values)
+            column = self._column
+            if size > len(column):
+                column = np.empty(max(2 * len(column), size), dtype=object)
+                column[:done] = self._column[:done]
+            column[done:size] = np.fromiter(self._values[done:size], object, size - done)
+            self._column = column
+            self._in_column = size
 
     def ranks(self, codes: Ints) -> Ints:
         """Numbers that order like the values of ``codes`` do (see `natalog.core.values`).
@@ -170,7 +176,7 @@ class ValuePool:
         O(d log d) for d distinct codes; the ranks of a whole pool are kept until it grows.
         """
         cache = self._rank_cache
-        size = self._size
+        size = len(self._values)
         state = (size, self._epoch)
         if cache is not None and cache[0] == state:
             return cache[1][codes]
@@ -181,7 +187,7 @@ class ValuePool:
             table[order] = np.arange(size)
             self._rank_cache = (state, table)
             return table[codes]
-        keys = [sort_key(value) for value in self._values[distinct].tolist()]
+        keys = [sort_key(value) for value in self.decode(distinct).tolist()]
         order = sorted(range(len(keys)), key=keys.__getitem__)
         local = np.empty(len(keys), dtype=np.int64)
         local[order] = np.arange(len(keys))
@@ -190,6 +196,23 @@ class ValuePool:
 
 def _order_of(attr: Keyword) -> tuple[bool, bytes, bytes]:
     return attr.sort
+
+
+class _Both(Sequence[Any]):
+    """The values of a `ScratchPool`: those of its base, and its own."""
+
+    __slots__ = ("_base", "_own")
+
+    def __init__(self, base: Sequence[Any], own: Sequence[Any]) -> None:
+        self._base = base
+        self._own = own
+
+    def __len__(self) -> int:
+        return ScratchPool.FIRST + len(self._own)
+
+    def __getitem__(self, code: Any) -> Any:
+        first = ScratchPool.FIRST
+        return self._base[code] if code < first else self._own[code - first]
 
 
 class ScratchPool(ValuePool):
@@ -207,6 +230,7 @@ class ScratchPool(ValuePool):
     def __init__(self, base: ValuePool) -> None:
         super().__init__()
         self._base = base
+        self.values = _Both(base.values, self._values)
 
     @property
     def root(self) -> ValuePool:
@@ -227,11 +251,6 @@ class ScratchPool(ValuePool):
     def find(self, value: Any) -> int:
         found = super().find(value)
         return self._base.find(value) if found < 0 else self.FIRST + found
-
-    def value(self, code: int) -> Any:
-        if code < self.FIRST:
-            return self._base.value(code)
-        return super().value(code - self.FIRST)
 
     def decode(self, codes: Ints) -> NDArray[np.object_]:
         mine = codes >= self.FIRST

@@ -24,7 +24,7 @@ import numpy as np
 
 from natalog.core.index import leaves as change
 from natalog.core.index.leaf import Leaf
-from natalog.core.index.leaves import OPEN, Fence, Key, fence_of, position
+from natalog.core.index.leaves import OPEN, Fence, Fences, Key, fence_of, position
 from natalog.core.index.places import Places
 from natalog.core.index.points import (
     count_in,
@@ -48,7 +48,7 @@ Columns = tuple[Ints, Ints, Ints, Ints]
 """The four columns of a table of facts."""
 Block = tuple[list[Leaf], list[Fence]]
 """Sorted rows in one box, however many, and their fence."""
-Base = tuple[list[Leaf], list[Fence], Block | None, Tail | None, int]
+Base = tuple[list[Leaf], Fences, Block | None, Tail | None, int]
 """Leaves and their fences; rows that were added since; changes noted after that; how many of
 these count."""
 
@@ -82,7 +82,7 @@ class RowTree:
         self,
         width: int,
         leaves: list[Leaf],
-        fences: list[Fence],
+        fences: Fences,
         count: int,
         open_: int,
         block: Block | None = None,
@@ -109,7 +109,7 @@ class RowTree:
     @classmethod
     def empty(cls, width: int = 4) -> RowTree:
         """A table without rows; ``width`` 4 for facts, 2 for pairs."""
-        return cls(width, [], [], 0, 0)
+        return cls(width, [], Fences(), 0, 0)
 
     @classmethod
     def from_rows(cls, rows: Ints) -> RowTree:
@@ -119,7 +119,8 @@ class RowTree:
         rows = np.ascontiguousarray(rows[:, order])
         total = rows.shape[1]
         opened = int(np.count_nonzero(rows[3] == OPEN)) if width == 4 else total
-        return cls(width, *change.built(rows), total, opened)
+        leaves, fences = change.built(rows)
+        return cls(width, leaves, Fences(fences), total, opened)
 
     def __len__(self) -> int:
         return self.count
@@ -132,7 +133,7 @@ class RowTree:
         return self._settled()[0]
 
     @property
-    def fences(self) -> list[Fence]:
+    def fences(self) -> Fences:
         """The first key of each leaf."""
         return self._settled()[1]
 
@@ -142,7 +143,7 @@ class RowTree:
         leaves, fences, block, tail, noted = base
         if tail is None and block is None:
             return base
-        leaves, fences = list(leaves), list(fences)
+        leaves, fences = list(leaves), Fences(fences)
         if block is not None:
             change.insert_rows(leaves, fences, block[0][0].load())
         if tail is not None:
@@ -319,7 +320,7 @@ class RowTree:
         """
         leaves, fences, block, tail, _ = self._base
         if block is None and (tail is None or k1 not in tail.spots):
-            number = bisect_left(fences, (k1,)) - 1  # its first key is smaller
+            number = bisect_left(fences.firsts or fences.first_columns(), k1) - 1
             if number >= 0:
                 leaf = leaves[number]
                 plain = leaf.plain
@@ -578,7 +579,7 @@ class RowTree:
         rows = inserts if isinstance(inserts, np.ndarray) else np.array(inserts, dtype=np.int64).T
         endings = [(k1, k2, None if drop else at) for k1, k2 in closes]
         base = self._settled() if endings or self._base[3] is not None else self._base
-        leaves, fences, block = list(base[0]), list(base[1]), base[2]
+        leaves, fences, block = list(base[0]), Fences(base[1]), base[2]
         ended, gone = change.end_rows(leaves, fences, endings)
         count, opened = self.count - gone, self.open - ended
         if rows.shape[1]:
@@ -600,7 +601,7 @@ class RowTree:
         first = max(bisect_left(old_fences, key) - 1, 0)
         last = bisect_right(old_fences, key)
         leaves = old_leaves[:first]
-        fences = old_fences[:first]
+        fences = Fences(old_fences[:first])
         count, opened = self.count, self.open
         for box in old_leaves[first:last]:
             leaf = box.load()
@@ -631,6 +632,7 @@ class RowTree:
     def _check(self) -> None:
         """Raise AssertionError unless every invariant of the structure holds."""
         assert len(self.leaves) == len(self.fences)
+        assert self.fences.first_columns() == [fence[0] for fence in self.fences]
         blocks = [leaf.peek() for leaf in self.leaves]
         assert self.count == sum(block.shape[1] for block in blocks)
         for leaf, block, fence in zip(self.leaves, blocks, self.fences, strict=True):

@@ -45,7 +45,7 @@ def values_of(db: Database, e: int, attr: Keyword) -> Sequence[Any]:
     if db.window is CURRENT:
         one = index.aevt.one_of(e)
         if one is not None:
-            return [pool.value(one[0]) if kind == "code" else decode_one(one[0], kind, pool)]
+            return [pool.values[one[0]] if kind == "code" else decode_one(one[0], kind, pool)]
     found = db.seen(index.aevt, e)
     if found is None:
         return db.values(e, attr)
@@ -134,7 +134,7 @@ def attributes_many(db: Database, eids: Wanted) -> dict[Keyword, list[int]]:
         for spot, e in enumerate(eids):
             for code in db.entities.seconds_of(e):
                 found.setdefault(code, []).append(spot)
-    named = [(db.pool.value(code), spots) for code, spots in found.items()]
+    named = [(db.pool.values[code], spots) for code, spots in found.items()]
     named.sort(key=lambda pair: pair[0].sort)
     return dict(named)
 

@@ -411,7 +411,7 @@ def _attributes(db: Database, bound: Relation, terms: Terms) -> list[Keyword]:
     if entities is None:
         return list(db.indexes)
     codes = {code for e in entities for code in db.entities.seconds_of(e)}
-    return [db.pool.value(code) for code in sorted(codes)]
+    return [db.pool.values[code] for code in sorted(codes)]
 
 
 def _match_attributes(ctx: Context, db: Database, bound: Relation, terms: Terms) -> Relation:

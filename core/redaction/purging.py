@@ -129,7 +129,7 @@ def removals(db: Database, text: str) -> Iterator[list[Any]]:
             continue
         hit = np.isin(rows[1], hits)
         for e, code in dict.fromkeys(zip(*rows[:2, hit].tolist(), strict=True)):
-            value = db.pool.value(code)
+            value = db.pool.values[code]
             if attr is not IDENT or db.schema.get(value) is None:
                 yield [name, e, attr, value]
 

@@ -17,9 +17,10 @@ from natalog.core.errors import SegmentCorrupt
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import Kind
 from natalog.core.index.leaf import Leaf, Stored
+from natalog.core.index.leaves import Fences, fence_of
 from natalog.core.index.pool import Ints, ValuePool
 from natalog.core.index.residency import Residency
-from natalog.core.index.tree import Fence, RowTree
+from natalog.core.index.tree import RowTree
 from natalog.core.record import as_value
 from natalog.core.schema import Props, Schema
 from natalog.core.storage.dictionary import part_codes, part_values
@@ -186,7 +187,7 @@ class _Loading:
             if sum(entry.summary.rows for entry in entries) != table.rows:
                 raise SegmentCorrupt(f"A directory has not the {table.rows} rows of its table.")
             leaves = [self._leaf(entry) for entry in entries]
-            fences = [entry.fence for entry in entries]
+            fences = Fences(entry.fence for entry in entries)
             names = tuple(leaf.stored.name for leaf in leaves if leaf.stored is not None)
             described = Described(table, names, tuple(chunks), coded)
         tree = RowTree(width, leaves, fences, table.rows, table.open)
@@ -208,10 +209,10 @@ class _Loading:
         return b"".join(pieces)
 
 
-def _inline(rows: Ints) -> tuple[list[Leaf], list[Fence]]:
+def _inline(rows: Ints) -> tuple[list[Leaf], Fences]:
     if not rows.shape[1]:
-        return [], []
-    return [Leaf(rows)], [(int(rows[0, 0]), int(rows[1, 0]))]
+        return [], Fences()
+    return [Leaf(rows)], Fences([fence_of(rows)])
 
 
 def _schema_facts(data: bytes) -> dict[int, Props]:

@@ -429,13 +429,15 @@ def test_a_pool_takes_only_what_agrees() -> None:
     codes = [pool.code(value) for value in ("a", 1.5, K("k"))]
     assert pool.adopt(np.array([0, 5, 7]), ["a", "later", ("t", 1)])
     assert pool.find("later") == 5
-    assert pool.value(7) == ("t", 1)
+    assert pool.values[7] == ("t", 1)
     assert len(pool) == 8
     assert not pool.adopt(np.array([3, 5]), ["free", "other"]), "a code has another value"
     assert not pool.adopt(np.array([3, 6]), ["free", "a"]), "a value has another code"
     assert pool.find("free") == -1
+    assert pool.decode(np.array([7, 0])).tolist() == [("t", 1), "a"]
     assert pool.adopt(np.array([3]), ["free"]), "a code in between may still get its value"
     assert pool.code("next") == 8
+    assert pool.decode(np.array([3, 8, 1])).tolist() == ["free", "next", 1.5]
     assert [pool.code(value) for value in ("a", 1.5, K("k"))] == codes
     ranks = pool.ranks(np.array([0, 3, 5, 8]))
     assert np.argsort(ranks).tolist() == [0, 1, 2, 3]
