@@ -67,6 +67,8 @@ KEPT_FORM_SIZE_MAX = 4_096
 """Size of a query or pattern (characters and values in it) that is kept."""
 DERIVED_MAX = 8_192
 """Parts of parsed queries, such as lists of clauses, for which a derivation is kept, each kind."""
+SHARED_ROWS_MAX = 131_072
+"""Rows of one integer that are kept to be in other answers as well; 12 to 30 MB."""
 CLAUSE_NESTING_MAX = 64
 """Levels of ``not``, ``or`` and ``and`` within each other."""
 CONSTANT_NESTING_MAX = 100

@@ -26,9 +26,8 @@ from natalog.core.query.context import Context
 from natalog.core.query.fast_aggregates import Groups, fast_aggregate
 from natalog.core.query.keys import numbered, packed
 from natalog.core.query.relation import Relation
+from natalog.core.query.rows import Values, rows_of, single_rows, values_of
 from natalog.core.values import make_set, sort_key
-
-_CHUNK_ROWS = 65_536
 
 
 class QueryResult:
@@ -91,33 +90,22 @@ def _answer(ctx: Context, query: Query, found: Relation) -> QueryResult:
         ctx.tick(0)
         return shaped(query, [], listed=aggregates or bool(query.with_vars))
     if aggregates:
-        columns = _grouped(ctx, query, found)
+        rows = rows_of(ctx, _grouped(ctx, query, found))
+    elif len(query.find) == 1 and isinstance(query.find[0], FindVar):
+        rows = single_rows(ctx, found.columns[query.find[0].var.name])
     else:
-        columns = []
+        columns: list[Values] = []
         for element in query.find:
             ctx.tick(0)
-            columns.append(_element_values(ctx, query, element, found))
-    rows = _rows(ctx, columns)
+            columns.append(_element_values(ctx, element, found))
+        rows = rows_of(ctx, columns)
     listed = aggregates or pulls or bool(query.with_vars)
     return shaped(query, rows, listed=listed)
 
 
-def _rows(ctx: Context, columns: list[list[Any]]) -> list[tuple[Any, ...]]:
-    """Columns as rows; the deadline is looked at every now and then."""
-    count = len(columns[0])
-    ctx.tick(count)
-    if count <= _CHUNK_ROWS:
-        return list(zip(*columns, strict=True))
-    rows: list[tuple[Any, ...]] = []
-    for start in range(0, count, _CHUNK_ROWS):
-        rows.extend(zip(*(column[start : start + _CHUNK_ROWS] for column in columns), strict=True))
-        ctx.tick(0)
-    return rows
-
-
-def _element_values(ctx: Context, query: Query, element: FindElement, found: Relation) -> list[Any]:
+def _element_values(ctx: Context, element: FindElement, found: Relation) -> Values:
     if isinstance(element, FindVar):
-        return found.columns[element.var.name].values()
+        return values_of(found.columns[element.var.name])
     assert isinstance(element, FindPull)
     return _pulled(ctx, element, found.columns[element.var.name], found)
 
@@ -138,7 +126,7 @@ def _pulled(ctx: Context, element: FindPull, column: Column, found: Relation) ->
 # --- aggregates ----------------------------------------------------------------------------------
 
 
-def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
+def _grouped(ctx: Context, query: Query, found: Relation) -> list[Values]:
     """Columns of the find elements, one entry a group; no groups where nothing was found."""
     if not found.count:
         return [[] for _ in query.find]
@@ -154,11 +142,11 @@ def _grouped(ctx: Context, query: Query, found: Relation) -> list[list[Any]]:
         count = 1
     grouping = Groups(groups, count)
     leaders = found.take(first)
-    columns: list[list[Any]] = []
+    columns: list[Values] = []
     split: dict[str, list[list[Any]]] = {}
     for element in query.find:
         if not isinstance(element, FindAggregate):
-            columns.append(_element_values(ctx, query, element, leaders))
+            columns.append(_element_values(ctx, element, leaders))
             continue
         column = found.columns[element.var.name]
         fast = None if element.params else fast_aggregate(element.name, column, grouping)
