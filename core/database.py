@@ -7,10 +7,9 @@ As-of, since and history are the same value with another `Window`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import numpy as np
@@ -33,6 +32,7 @@ from natalog.core.index.residency import Kept
 from natalog.core.index.tree import OPEN, Fence, RowTree
 from natalog.core.index.window import CURRENT, Facts, Instants, Window, live_facts, select
 from natalog.core.limits import LANE_BITS, TX_BASE
+from natalog.core.recent import Recent
 from natalog.core.schema import TX_INSTANT, Attribute, Schema
 from natalog.core.shown import shown
 from natalog.core.values import Keyword, as_keyword, instant_ms, kw, sort_key
@@ -75,6 +75,9 @@ class Database:
     window: Window = CURRENT
     _cache: Kept = field(default_factory=Kept, repr=False)
     """Columns of this view that were computed already; the current ones are with their trees."""
+    recent: Recent | None = field(default=None, init=False, repr=False)
+    """What is not in the indexes yet: as long as there is something, ``indexes`` and ``entities``
+    have no value, and whoever asks for one of them has it put in."""
 
     @classmethod
     def empty(cls, config: DatabaseConfig | None = None, *, lane: int = 0) -> Database:
@@ -97,11 +100,35 @@ class Database:
 
     def committed(self, commit_id: UUID) -> Database:
         """The same value, named by a commit."""
-        draft = _Draft(*_contents(self))
-        draft.commit_id = commit_id
-        draft.__class__ = Database
-        found: Database = draft
-        return found
+        recent = self.recent
+        return made(
+            self.config,
+            self.pool,
+            self.schema,
+            self.lane,
+            self.max_tx,
+            self.max_eid,
+            self.instant_ms,
+            self.latest_ms,
+            self.monotonic,
+            commit_id,
+            self.purge_horizon,
+            (self.indexes, self.entities) if recent is None else recent,
+            self.window,
+        )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """``indexes`` and ``entities``, with what is `recent` put in."""
+            recent = object.__getattribute__(self, "recent")
+            if recent is not None and name in ("indexes", "entities"):
+                indexes, entities = recent.tables()
+                object.__setattr__(self, "indexes", indexes)
+                object.__setattr__(self, "entities", entities)
+                object.__setattr__(self, "recent", None)
+            # another thread may have been faster
+            return object.__getattribute__(self, name)
 
     @property
     def tx0(self) -> int:
@@ -261,10 +288,11 @@ class Database:
 
         Reads go on to answer as before; the next scan makes its columns again.  O(attributes).
         """
-        for attr, index in self.indexes.items():
-            index.forget(shared.indexes.get(attr))
-        if self.entities is not shared.entities:
-            self.entities.forget()
+        mine, others = (db if db.recent is None else db.recent.base for db in (self, shared))
+        for attr, index in mine.indexes.items():
+            index.forget(others.indexes.get(attr))
+        if mine.entities is not others.entities:
+            mine.entities.forget()
         self._cache.forget()
 
     def scan_entity(self, attr: Keyword, e: int) -> Facts:
@@ -347,6 +375,8 @@ class Database:
 
     def facts(self, e: int, attr: Keyword) -> list[tuple[Any, int]]:
         """Visible ``(value, tx)`` pairs of an attribute of an entity, in index order."""
+        if self.recent is not None:
+            return self.recent.facts(e, attr, _value_order)
         index = self.indexes.get(attr)
         if index is None:
             return []
@@ -376,6 +406,8 @@ class Database:
 
     def attributes_ever(self, e: int) -> tuple[Keyword, ...]:
         """The attributes an entity has or once had, in keyword order."""
+        if self.recent is not None:
+            return self.recent.attributes_ever(e)
         return self.pool.in_order(tuple(self.entities.seconds_of(e)))
 
     def attributes_of(self, e: int) -> list[Keyword]:
@@ -384,6 +416,8 @@ class Database:
 
     def has(self, e: int, attr: Keyword) -> bool:
         """Whether an entity visibly has an attribute."""
+        if self.recent is not None:
+            return bool(self.facts(e, attr))
         index = self.indexes.get(attr)
         if index is None:
             return False
@@ -392,6 +426,8 @@ class Database:
 
     def holders(self, attr: Keyword, value: Any) -> list[int]:
         """The entities that visibly have ``value`` for ``attr``, ascending."""
+        if self.recent is not None:
+            return self.recent.holders(attr, value)
         index = self.indexes.get(attr)
         if index is None:
             return []
@@ -410,15 +446,15 @@ class Database:
         found: list[tuple[int, Keyword]] = []
         refs = self.schema.refs
         if refs:
-            for attr in self.indexes:
+            recent = self.recent
+            for attr in recent.referring() if recent is not None else self.indexes:
                 if attr in refs:
                     found.extend((source, attr) for source in self.holders(attr, e))
         return found
 
     def has_entity(self, e: int) -> bool:
         """Whether an entity has a visible fact."""
-        values = self.pool.values
-        return any(self.has(e, values[code]) for code in self.entities.seconds_of(e))
+        return any(self.has(e, attr) for attr in self.attributes_ever(e))
 
     def attribute(self, attr: Keyword) -> Attribute | None:
         """The declaration of an attribute."""
@@ -479,7 +515,7 @@ class Database:
                 return None
         elif declared.value_type == "keyword":
             value = as_keyword(value)
-        index = self.indexes.get(attr)
+        index = None if self.recent is not None else self.indexes.get(attr)
         if index is not None and index.avet is not None and self.window is CURRENT:
             entry = find(value, index.kind, self.pool)
             one = None if entry is None else index.avet.one_of(entry)
@@ -551,17 +587,46 @@ class Database:
         assert pairs == set(zip(*self.entities.flat().tolist(), strict=True)), "EA differs"
 
 
-_Draft: Final[Any] = make_dataclass(
-    "_Draft", [one.name for one in fields(Database)], slots=True, eq=False
-)
+_Draft: Final[Any] = type("_Draft", (), {"__slots__": [one.name for one in fields(Database)]})
 """A value while it is being made: setting the fields of a frozen class takes 3 microseconds, those
-of this one 0.3, and every transaction makes a value."""
-_contents: Final = attrgetter(*(one.name for one in fields(Database)))
+of this one 0.5, and every transaction makes a value."""
 
 
-def made(**contents: Any) -> Database:
-    """A database value of all its fields but its cache."""
-    draft = _Draft(**contents, _cache=Kept())
+def made(
+    config: DatabaseConfig,
+    pool: ValuePool,
+    schema: Schema,
+    lane: int,
+    max_tx: int,
+    max_eid: int,
+    instant_ms: int | None,
+    latest_ms: int | None,
+    monotonic: bool,
+    commit_id: UUID | None,
+    purge_horizon: int | None,
+    facts: tuple[Mapping[Keyword, AttributeIndex], RowTree] | Recent,
+    window: Window = CURRENT,
+) -> Database:
+    """A database value of all its fields; ``facts``: its tables, or what has none yet."""
+    draft = _Draft()
+    draft.config = config
+    draft.pool = pool
+    draft.schema = schema
+    draft.lane = lane
+    draft.max_tx = max_tx
+    draft.max_eid = max_eid
+    draft.instant_ms = instant_ms
+    draft.latest_ms = latest_ms
+    draft.monotonic = monotonic
+    draft.commit_id = commit_id
+    draft.purge_horizon = purge_horizon
+    draft.window = window
+    draft._cache = Kept()
+    if type(facts) is tuple:
+        draft.indexes, draft.entities = facts
+        draft.recent = None
+    else:
+        draft.recent = facts
     draft.__class__ = Database
     found: Database = draft
     return found

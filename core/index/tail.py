@@ -27,9 +27,9 @@ _ENDED: Final = -1
 _GONE: Final = -2
 
 
-def ending(k1: int, k2: int, at: int, *, drop: bool) -> Row:
-    """The change that ends the open row of a key, or lets it vanish."""
-    return (k1, k2, _GONE if drop else _ENDED, at)
+def ending(k1: int, k2: int, at: int | None) -> Row:
+    """The change that ends the open row of a key, or lets it vanish (None)."""
+    return (k1, k2, _GONE, 0) if at is None else (k1, k2, _ENDED, at)
 
 
 class Tail:
@@ -57,20 +57,6 @@ class Tail:
         branch._add(known)
         branch._add(more)
         return branch
-
-    def with_change(self, length: int, row: Row) -> Tail:
-        """`extended` by one change, as most are."""
-        with self._lock:
-            changes = self.changes
-            if len(changes) == length:
-                known = self.spots.get(row[0])
-                if known is None:
-                    self.spots[row[0]] = [length]
-                else:
-                    known.append(length)
-                changes.append(row)
-                return self
-        return self.extended(length, (row,))
 
     def _add(self, more: Sequence[Row]) -> None:
         changes, spots = self.changes, self.spots
@@ -130,7 +116,7 @@ class Tail:
         A row that begins and ends here is added as it is in the end.
         """
         changes = self.changes[:length]
-        rows = _columns(changes, width)
+        rows = columns_of(changes, width)
         if width == 2 or rows[2].min() >= 0:
             return rows, []
         added: list[Row | None] = []
@@ -152,9 +138,10 @@ class Tail:
                 own = added[spot]
                 assert own is not None
                 added[spot] = (k1, k2, own[2], end)
-        return _columns([row for row in added if row is not None], width), endings
+        return columns_of([row for row in added if row is not None], width), endings
 
 
-def _columns(rows: list[Row], width: int) -> Ints:
+def columns_of(rows: Sequence[Row], width: int) -> Ints:
+    """Rows as a table (width x n)."""
     count = width * len(rows)
     return np.fromiter(chain.from_iterable(rows), np.int64, count).reshape(-1, width).T
