@@ -154,7 +154,6 @@ class _Adding:
         kind, aevt, avet = index
         entries = encode_list(values, kind, self._pool)
         inserts, endings = _fold(zip(entities, entries, txs, flags, strict=True), drop=drop)
-        endings = [one for one in endings if aevt.is_open(one[0], one[1])]
         self._note_fresh(attr, aevt, [row[0] for row in inserts])
         if avet is not None:
             avet = avet.with_changes(

@@ -120,15 +120,20 @@ class Database:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """``indexes`` and ``entities``, with what is `recent` put in."""
-            recent = object.__getattribute__(self, "recent")
-            if recent is not None and name in ("indexes", "entities"):
-                indexes, entities = recent.tables()
-                object.__setattr__(self, "indexes", indexes)
-                object.__setattr__(self, "entities", entities)
-                object.__setattr__(self, "recent", None)
-            # another thread may have been faster
+            """``indexes`` and ``entities`` of a value that is not settled."""
+            if name in ("indexes", "entities"):
+                self.settled()
             return object.__getattribute__(self, name)
+
+    def settled(self) -> Database:
+        """This value, after what is `recent` was put into its indexes."""
+        recent = self.recent
+        if recent is not None:  # other threads may come to the same tables at the same time
+            indexes, entities = recent.tables()
+            object.__setattr__(self, "indexes", indexes)
+            object.__setattr__(self, "entities", entities)
+            object.__setattr__(self, "recent", None)
+        return self
 
     @property
     def tx0(self) -> int:
@@ -381,7 +386,7 @@ class Database:
         if index is None:
             return []
         kind, pool = index.kind, self.pool
-        found = self.seen(index.aevt, e)
+        found = index.aevt.open_of(e) if self.window is CURRENT else self.seen(index.aevt, e)
         if found is not None:
             if len(found) == 1:
                 entry, tx = found[0]
@@ -399,6 +404,11 @@ class Database:
             order = order_of(facts.v, kind, pool)
             pairs = [pairs[spot] for spot in np.lexsort((facts.tx, order)).tolist()]
         return pairs
+
+    def source_of(self, e: int) -> Database:
+        """A value that says the same of an entity, and has its indexes if that is known of one."""
+        recent = self.recent
+        return self if recent is None or recent.speaks_of(e) else recent.base
 
     def values(self, e: int, attr: Keyword) -> list[Any]:
         """Visible values of an attribute of an entity, in index order."""
@@ -435,6 +445,10 @@ class Database:
         if entry is None:
             return []
         if index.avet is not None:
+            if self.window is CURRENT:
+                one = index.avet.one_of(entry)
+                if one is not None:
+                    return [one[0]]
             rows = self.seen(index.avet, entry)
             if rows is not None:
                 return [e for e, _ in rows]

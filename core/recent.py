@@ -13,6 +13,7 @@ and 70 (100,000 and 20,000 transactions in a row).
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 RECENT_MAX: Final = 1024
 """Datoms that wait; with more they all go into the indexes."""
 
+_ENTITY: Final = itemgetter(0)
+_ATTRIBUTE: Final = itemgetter(1)
+_NOTHING: Final[list[Datom]] = []
+
 
 class Said:
     """Datoms in the order in which they were said; only grows, shared by versions.
@@ -32,10 +37,12 @@ class Said:
     Each version sees as many as there were when it was made.  Safe to use from several threads.
     """
 
-    __slots__ = ("_about", "_about_end", "_lock", "_values", "datoms")
+    __slots__ = ("_about", "_about_end", "_attributes", "_entities", "_lock", "_values", "datoms")
 
-    def __init__(self) -> None:
-        self.datoms: list[Datom] = []
+    def __init__(self, datoms: list[Datom]) -> None:
+        self.datoms = datoms
+        self._entities = set(map(_ENTITY, datoms))
+        self._attributes = set(map(_ATTRIBUTE, datoms))
         self._about: dict[int, list[int]] = {}
         """By entity, the numbers of its datoms, of the first ``_about_end``."""
         self._about_end = 0
@@ -48,27 +55,29 @@ class Said:
         with self._lock:
             if len(self.datoms) == length:
                 self.datoms += more
+                self._entities.update(map(_ENTITY, more))
+                self._attributes.update(map(_ATTRIBUTE, more))
                 return self
             known = self.datoms[:length]
-        branch = Said()
-        branch.datoms = known + more
-        return branch
+        return Said(known + more)
 
     def of_entity(self, e: int, length: int) -> list[Datom]:
         """What the first ``length`` datoms say about an entity."""
+        if e not in self._entities:  # mostly nothing is
+            return _NOTHING
         datoms, about = self.datoms, self._about
         if self._about_end < length:
             with self._lock:
-                for number in range(self._about_end, len(datoms)):
+                end = len(datoms)
+                for number in range(self._about_end, end):
                     about.setdefault(datoms[number][0], []).append(number)
-                self._about_end = len(datoms)
-        numbers = about.get(e)
-        if numbers is None:
-            return []
-        return [datoms[number] for number in numbers if number < length]
+                self._about_end = end
+        return [datoms[number] for number in about[e] if number < length]
 
     def of_value(self, attr: Keyword, value: Any, length: int) -> list[Datom]:
         """What the first ``length`` datoms say about a value of an attribute."""
+        if attr not in self._attributes:
+            return _NOTHING
         datoms = self.datoms
         end, numbers_of = self._values.get(attr, (0, None))
         if numbers_of is None or end < length:
@@ -80,9 +89,7 @@ class Said:
                     if datom[1] is attr:
                         numbers_of.setdefault(_key(datom[2]), []).append(number)
                 self._values[attr] = (len(datoms), numbers_of)
-        numbers = numbers_of.get(_key(value))
-        if numbers is None:
-            return []
+        numbers = numbers_of.get(_key(value), ())
         return [datoms[number] for number in numbers if number < length]
 
 
@@ -96,13 +103,17 @@ class Recent:
 
     def __init__(self, base: Database, said: Said | None = None, length: int = 0) -> None:
         self.base = base
-        self.said = Said() if said is None else said
+        self.said = Said([]) if said is None else said
         self.length = length
 
     def followed(self, datoms: list[Datom]) -> Recent:
         """The value after ``datoms``."""
         length = self.length
         return Recent(self.base, self.said.extended(length, datoms), length + len(datoms))
+
+    def speaks_of(self, e: int) -> bool:
+        """Whether something was said about an entity."""
+        return bool(self.said.of_entity(e, self.length))
 
     def tables(self) -> Tables:
         """The tables of the base with the datoms put in."""
@@ -113,19 +124,16 @@ class Recent:
     def facts(self, e: int, attr: Keyword, order: Callable[[Any], Any]) -> list[tuple[Any, int]]:
         found = self.base.facts(e, attr)
         said = self.said.of_entity(e, self.length)
+        if said:
+            said = [datom for datom in said if datom[1] is attr]
         if not said:
             return found
         pairs = {_key(value): (value, tx) for value, tx in found}
-        changed = False
-        for _, name, value, tx, added in said:
-            if name is attr:
-                changed = True
-                if added:
-                    pairs[_key(value)] = (value, tx)
-                else:
-                    pairs.pop(_key(value), None)
-        if not changed:
-            return found
+        for _, _, value, tx, asserted in said:
+            if asserted:
+                pairs[_key(value)] = (value, tx)
+            else:
+                pairs.pop(_key(value), None)
         return sorted(pairs.values(), key=order) if len(pairs) > 1 else list(pairs.values())
 
     def attributes_ever(self, e: int) -> tuple[Keyword, ...]:
@@ -139,8 +147,8 @@ class Recent:
         if not said:
             return found
         entities = set(found)
-        for e, _, _, _, added in said:
-            if added:
+        for e, _, _, _, asserted in said:
+            if asserted:
                 entities.add(e)
             else:
                 entities.discard(e)
@@ -150,7 +158,10 @@ class Recent:
         """The reference attributes that may have facts."""
         base = self.base
         refs = base.schema.refs
-        return [*(attr for attr in base.indexes if attr in refs), *sorted(refs - base.indexes.keys())]
+        return [
+            *(attr for attr in base.indexes if attr in refs),
+            *sorted(refs - base.indexes.keys()),
+        ]
 
 
 def _key(value: Any) -> Any:

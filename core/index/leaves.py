@@ -66,7 +66,12 @@ def position(leaf: Ints, key: Key, side: Literal["left", "right"] = "left") -> i
 def last_of(cells: memoryview, size: int, k1: int, k2: int) -> int:
     """The last row with both keys, in the cells of a leaf of ``size`` rows; -1 for none."""
     low = bisect_left(cells, k1, 0, size)
-    high = bisect_right(cells, k1, low, size)
+    if low == size or cells[low] != k1:
+        return -1
+    after = low + 1
+    if after == size or cells[after] != k1:
+        return low if cells[size + low] == k2 else -1
+    high = bisect_right(cells, k1, after, size)
     spot = bisect_right(cells, k2, size + low, size + high) - 1
     return spot - size if spot >= size + low and cells[spot] == k2 else -1
 

@@ -40,6 +40,13 @@ def open_in(leaves: Leaves, fences: Fences, k1: int) -> list[Fence]:
         if cells[after] != k1:
             ended = cells[3 * size + spot]
             return [(cells[size + spot], cells[2 * size + spot])] if ended == OPEN else []
+    elif spot == size:  # beyond the leaf, as what is new mostly is
+        number += 1
+        if number == len(fences) or fences[number][0] != k1:
+            return []
+        cells = leaves[number].points()
+        size = len(cells) >> 2
+        spot = 0
     found: list[Fence] = []
     while True:  # several rows, perhaps in several leaves
         end = bisect_right(cells, k1, spot, size)

@@ -24,12 +24,12 @@ from natalog.core.index.pool import Ints
 Row = tuple[int, ...]
 
 _ENDED: Final = -1
-_GONE: Final = -2
+GONE: Final = -2
 
 
 def ending(k1: int, k2: int, at: int | None) -> Row:
     """The change that ends the open row of a key, or lets it vanish (None)."""
-    return (k1, k2, _GONE, 0) if at is None else (k1, k2, _ENDED, at)
+    return (k1, k2, GONE, 0) if at is None else (k1, k2, _ENDED, at)
 
 
 class Tail:
@@ -107,7 +107,7 @@ class Tail:
         """How many rows of a key the changes add, those that vanish counted off."""
         changed = self.of(k1, length)
         if changed and len(changed[0]) == 4:
-            return sum((row[2] >= 0) - (row[2] == _GONE) for row in changed)
+            return sum((row[2] >= 0) - (row[2] == GONE) for row in changed)
         return len(changed)
 
     def folded(self, length: int, width: int) -> tuple[Ints, list[Ending]]:
@@ -131,8 +131,8 @@ class Tail:
                 continue
             spot = open_at.pop((k1, k2), None)
             if spot is None:
-                endings.append((k1, k2, None if since == _GONE else end))
-            elif since == _GONE:
+                endings.append((k1, k2, None if since == GONE else end))
+            elif since == GONE:
                 added[spot] = None
             else:
                 own = added[spot]

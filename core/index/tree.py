@@ -36,7 +36,7 @@ from natalog.core.index.points import (
 )
 from natalog.core.index.pool import Ints
 from natalog.core.index.residency import Residency
-from natalog.core.index.tail import Row, Tail, columns_of, ending
+from natalog.core.index.tail import GONE, Row, Tail, columns_of, ending
 from natalog.core.limits import LONG_MAX, LONG_MIN
 
 if TYPE_CHECKING:
@@ -497,20 +497,19 @@ class RowTree:
         ignored.
         """
         ended = None if drop else at
-        endings: list[Ending] = [
-            (k1, k2, ended) for k1, k2 in dict.fromkeys(closes) if self.is_open(k1, k2)
-        ]
-        return self.with_changes(inserts, endings)
+        return self.with_changes(inserts, [(k1, k2, ended) for k1, k2 in dict.fromkeys(closes)])
 
     def with_changes(self, inserts: Sequence[Row] | Ints, endings: Sequence[Ending]) -> RowTree:
-        """A new table with rows ended, all of which are open, and rows added."""
-        if len(endings) > _NOTED_AT_ONCE or isinstance(inserts, np.ndarray):
+        """A new table with rows ended, of different keys, and rows added.
+
+        A key that is not open is ignored.
+        """
+        block = isinstance(inserts, np.ndarray) or len(inserts) > _NOTED_AT_ONCE
+        if block or len(endings) > _NOTED_AT_ONCE:
             return self._with_block(inserts, endings)
-        if len(inserts) > _NOTED_AT_ONCE:
-            return self._with_block(inserts, endings)
-        changes: list[Row] = [ending(*one) for one in endings]
-        count = self.count - sum(at is None for _, _, at in endings)
-        opened = self.open - len(endings)
+        changes = [ending(*one) for one in endings if self.is_open(one[0], one[1])]
+        count = self.count - sum(change[2] == GONE for change in changes)
+        opened = self.open - len(changes)
         if inserts:
             count += len(inserts)
             if self.width == 2:

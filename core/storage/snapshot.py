@@ -98,7 +98,7 @@ class Snapshot:
         extra: Mapping[str, bytes],
         stored: Container[str] | None,
     ) -> None:
-        self._db = db
+        self._db = db.settled()
         self._memo = memo
         self._extra = extra
         self._stored = stored

@@ -24,6 +24,7 @@ from natalog.core.transact.resolve import (
     is_tempid,
     is_transaction_id,
     known_entity,
+    lookup,
     reference,
 )
 from natalog.core.transact.tempids import upsert
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 Operation = Sequence[Any]
 
+_SEQUENCE: Final = (list, tuple)
 FUNCTION_CALLS_MAX: Final = 64
 """Transaction functions that may be called from within each other."""
 
@@ -47,7 +49,7 @@ def transact_all(work: Work, operations: Sequence[Any]) -> None:
             flush(work)
         if isinstance(operation, dict):
             transact_map(work, operation)
-        elif isinstance(operation, list | tuple):
+        elif isinstance(operation, _SEQUENCE):
             transact_vector(work, operation)
         elif operation is not None:
             raise TransactSyntax(
@@ -90,11 +92,15 @@ def _add(work: Work, operation: Operation) -> None:
         _, raw, attr, value = operation
         known = work.plans.get(attr) if type(attr) is Keyword else None
         if known is not None and type(value) is known.fast and (not known.ranged or is_long(value)):
-            if type(raw) is int and 0 < raw < TX_BASE:
-                work.put(raw, known.plan, value)
-            else:
-                text = type(operation[0]) is str
-                work.put(additive_entity(work, raw, operation, text=text), known.plan, value)
+            kind = type(raw)
+            e: int | None = None
+            if kind is int:
+                e = raw
+            elif kind is list or kind is tuple:
+                e = lookup(work, raw, text=type(operation[0]) is str)
+            if e is None or not 0 < e < TX_BASE:
+                e = additive_entity(work, raw, operation, text=type(operation[0]) is str)
+            work.put(e, known.plan, value)
             return
     if not 4 <= size <= 5:
         raise _size(operation, "[:db/add entity attribute value]")
@@ -204,8 +210,7 @@ def _retract(work: Work, operation: Operation) -> None:
         raise _composite(plan, operation)
     value = operation[3] if len(operation) > 3 else None
     if value is None:
-        for old in list(work.cell(e, plan.ident).values()):
-            work.drop(e, plan, old)
+        work.drop_all(e, plan)
         return
     known: Any
     if not plan.ref:
@@ -265,11 +270,8 @@ def _retract_values(work: Work, e: int, attr: Keyword, seen: set[int] | None) ->
     Returns the components that the values named.
     """
     plan = work.plan(attr)
-    children: list[int] = []
-    for old in list(work.cell(e, attr).values()):
-        work.drop(e, plan, old)
-        if plan.component:
-            children.append(old)
+    values = work.drop_all(e, plan)
+    children: list[int] = values if plan.component else []
     if seen is not None:
         for child in children:
             retract_entity(work, child, seen)

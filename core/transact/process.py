@@ -202,23 +202,22 @@ def _report(work: Work, db: Database, tx_meta: Mapping[Any, Any] | None) -> TxRe
     after = apply_changes(db, changes)
     if asks:
         ask_specs(work, asks, after)
-    tempids: dict[Any, int] = {CURRENT_TX: work.tx}
-    tempids.update(work.tempids)
     meta: dict[Keyword, Any] = {}
     if work.instant_ms is not None:
-        for raw, value in (tx_meta or {}).items():
-            meta[raw if type(raw) is Keyword else Keyword(raw)] = value
+        if tx_meta:
+            for raw, value in tx_meta.items():
+                meta[raw if type(raw) is Keyword else Keyword(raw)] = value
         meta[TX_INSTANT] = work.datoms[0][2]
     report = TxReport(
-        db_before=db,
-        db_after=after,
-        tx=work.tx,
-        instant_ms=work.instant_ms,
-        datoms=changes.datoms,
-        tempids=tempids,
-        tx_meta=meta,
-        purged=len(changes.purges),
-        changes=changes,
+        db,
+        after,
+        work.tx,
+        work.instant_ms,
+        changes.datoms,
+        {CURRENT_TX: work.tx, **work.tempids},
+        meta,
+        len(changes.purges),
+        changes,
     )
     if work.functions.reports:
         ask_reports(work, report)

@@ -5,6 +5,7 @@ Lookup refs and idents see the operations before them, never those after.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.errors import (
@@ -122,10 +123,10 @@ def lookup(work: Work, ref: Any, *, text: bool = False) -> int | None:
         raise LookupRefSyntax(
             f"Lookup ref {shown(ref)} must begin with an attribute.", ref=brief(ref)
         )
-    try:
-        entry = work.entry(raw, ref)
-    except TransactError:
-        entry = None
+    entry = work.plans.get(raw)
+    if entry is None:
+        with suppress(TransactError):
+            entry = work.entry(raw, ref)
     if entry is None or entry.reverse or not entry.plan.unique:
         raise LookupRefUnique(f"Lookup ref {shown(ref)} needs a unique attribute.", ref=brief(ref))
     plan = entry.plan
@@ -136,8 +137,7 @@ def lookup(work: Work, ref: Any, *, text: bool = False) -> int | None:
         return None if value is None else work.holder(plan.ident, value)
     if plan.composite:
         flush(work)
-    exact = type(value) is plan.exact and (plan.value_type != "long" or is_long(value))
-    if not exact:
+    if type(value) is not plan.exact or (entry.ranged and not is_long(value)):
         try:
             value = stored_value(plan, value, text or entry.text, work.caps)
         except TransactError:

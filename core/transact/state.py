@@ -218,11 +218,7 @@ class Work:
             entity = self.cells_of(e)
         cell = entity.get(attr)
         if cell is None:
-            cell = {}
-            if e not in self.fresh:
-                for value, _ in self.db.facts(e, attr):
-                    cell[value if type(value) in PLAIN else value_key(value)] = value
-            entity[attr] = cell
+            cell = entity[attr] = {} if e in self.fresh else _read(self.db, e, attr)
         return cell
 
     def cells_of(self, e: int) -> dict[Keyword, Cell]:
@@ -243,14 +239,20 @@ class Work:
 
     def attributes_of(self, e: int) -> list[Keyword]:
         """The attributes that an entity has now."""
-        touched = list(self.cells_of(e))
+        cells = self.cells_of(e)
+        touched = list(cells)
         known: list[Keyword] = []
         if e not in self.fresh:
-            for attr in self.db.attributes_ever(e):
-                if self.db.has(e, attr) if attr in touched else self.cell(e, attr):
+            source = self.db.source_of(e)
+            for attr in source.attributes_ever(e):
+                if attr in cells:
+                    if source.has(e, attr):
+                        known.append(attr)
+                    continue
+                cell = cells[attr] = _read(source, e, attr)
+                if cell:
                     known.append(attr)
-        every = dict.fromkeys([*known, *touched])
-        return [attr for attr in every if self.cell(e, attr)]
+        return [attr for attr in dict.fromkeys([*known, *touched]) if cells[attr]]
 
     def holder(self, attr: Keyword, value: Any) -> int | None:
         """The entity that has this value of a unique attribute now."""
@@ -305,8 +307,7 @@ class Work:
             self.set_instant(value, instant_ms(value))
             return
         if cell and not plan.many:
-            for old in list(cell.values()):
-                self.drop(e, plan, old)
+            self.drop_all(e, plan)
         cell[key] = value
         self.datoms.append(_new_datom(Datom, (e, attr, value, self.tx, True)))
         if e > self.max_eid and e >> LANE_BITS == self.lane:
@@ -334,6 +335,20 @@ class Work:
         old = cell.pop(key)
         self.datoms.append(_new_datom(Datom, (e, attr, old, self.tx, False)))
         self.forget(e, plan, key)
+
+    def drop_all(self, e: int, plan: Plan) -> list[Any]:
+        """Retract all values of an attribute; returns them."""
+        attr = plan.ident
+        cell = self.cell(e, attr)
+        if cell and attr is TX_INSTANT:
+            raise self.immutable_instant(e)
+        keys, values = list(cell), list(cell.values())
+        cell.clear()
+        tx = self.tx
+        for key, old in zip(keys, values, strict=True):
+            self.datoms.append(_new_datom(Datom, (e, attr, old, tx, False)))
+            self.forget(e, plan, key)
+        return values
 
     def forget(self, e: int, plan: Plan, key: Any) -> None:
         """Keep the indexes of the overlay in step with a fact that no longer holds."""
@@ -385,9 +400,16 @@ class Work:
     def changes(self) -> Changes:
         """The transaction so far, ready to apply."""
         return Changes(
-            tx=self.tx,
-            instant_ms=self.instant_ms,
-            datoms=self.final_datoms(),
-            purges=list(self.purges),
-            max_eid=self.max_eid if self.max_eid != self.first_eid else None,
+            self.tx,
+            self.instant_ms,
+            self.final_datoms(),
+            list(self.purges),
+            self.max_eid if self.max_eid != self.first_eid else None,
         )
+
+
+def _read(db: Database, e: int, attr: Keyword) -> Cell:
+    cell: Cell = {}
+    for value, _ in db.facts(e, attr):
+        cell[value if type(value) in PLAIN else value_key(value)] = value
+    return cell

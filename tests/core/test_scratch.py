@@ -59,10 +59,10 @@ def seen(db: Database) -> list[Any]:
 def test_speculation_shows_what_the_same_transactions_would() -> None:
     for seed in range(12):
         base = changed(process(Database.empty(), SCHEMA, now_ms=0).db_after, seed)
-        known = len(base.pool)
+        known = len(base.settled().pool)
         tried = changed(base.scratch(), seed + 1000)
         assert len(base.pool) == known
-        made = changed(base, seed + 1000)
+        made = changed(base, seed + 1000).settled()
         assert len(base.pool) > known
         assert seen(tried) == seen(made)
         # what the database has learnt since does not confuse it
@@ -74,7 +74,7 @@ def test_speculation_shows_what_the_same_transactions_would() -> None:
 
 def test_rejected_and_forgotten_values_leave_no_trace() -> None:
     base = process(Database.empty(DatabaseConfig(schema_flexibility="read")), [], now_ms=0).db_after
-    known = len(base.pool)
+    known = len(base.settled().pool)
     for number in range(100):
         process(base.scratch(), [{kw("note"): f"never seen before {number}"}], now_ms=0)
     assert len(base.pool) == known

@@ -365,7 +365,7 @@ def test_a_snapshot_whose_codes_disagree_gets_a_pool_of_its_own() -> None:
     other, _, _ = store.write(branch, memo)
     residency = Residency(10**9)
     one = load_snapshot(main.manifest, store, residency)[0]
-    one = transacted(one, [{K("id"): 9_001, K("name"): "on main"}])
+    one = transacted(one, [{K("id"): 9_001, K("name"): "on main"}]).settled()
     two = load_snapshot(other.manifest, store, residency, one.pool)[0]
     assert two.pool is not one.pool
     same(branch, two)
@@ -381,7 +381,7 @@ def two_pools() -> tuple[Database, Database, Database, Database]:
     )  # fmt: skip
     store, residency = Store(), Residency(200_000)
     one = load_snapshot(store.write(base)[0].manifest, store, residency)[0]
-    noise = people(50)
+    noise = people(50).settled()
     two = load_snapshot(store.write(branch)[0].manifest, store, residency, noise.pool)[0]
     assert two.pool is not one.pool
     assert two.pool is not noise.pool
