@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from natalog.core.changes import Block
 from natalog.core.config import DatabaseConfig
 from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import Kind, encode_list, encode_many, kind_of
@@ -31,18 +32,20 @@ def added(
     schema: Schema,
     pool: ValuePool,
     config: DatabaseConfig,
+    blocks: Sequence[Block] = (),
 ) -> Tables:
     """The tables after ``datoms``, in the order in which they were said.
 
-    ``schema`` holds for all of them.  A microsecond or two a datom and table for few, less for
-    many.
+    ``schema`` holds for all of them, ``blocks`` are some of them.  A microsecond or two a datom
+    and table for few, less for many.
     """
-    groups: defaultdict[Keyword, list[Datom]] = defaultdict(list)
-    for datom in datoms:
-        groups[datom[1]].append(datom)
     adding = _Adding(dict(indexes), entities, schema, pool, config.keep_history)
-    for attr, group in groups.items():
-        adding.add(attr, group)
+    done = 0
+    for block in blocks:
+        adding.add_all(datoms[done : block.start])
+        adding.add_block(block, datoms[block.start][3])
+        done = block.stop
+    adding.add_all(datoms[done:] if done else datoms)
     return adding.indexes, adding.directory()
 
 
@@ -97,19 +100,42 @@ class _Adding:
         self._known: dict[int, bool] = {}
         """Whether an entity has, or had, any fact."""
 
-    def add(self, attr: Keyword, group: list[Datom]) -> None:
-        """Put in all that is said about an attribute."""
+    def add_all(self, datoms: Sequence[Datom]) -> None:
+        """Put in datoms of whatever attributes."""
+        groups: defaultdict[Keyword, list[Datom]] = defaultdict(list)
+        for datom in datoms:
+            groups[datom[1]].append(datom)
+        for attr, group in groups.items():
+            self._add(attr, group)
+
+    def add_block(self, block: Block, tx: int) -> None:
+        """Put in new entities, which have nothing yet."""
+        entities = np.arange(block.first, block.first + len(block.columns[0]))
+        codes = sorted(map(self._pool.code, block.attributes))
+        for attr, values in zip(block.attributes, block.columns, strict=True):
+            self._columns(attr, self._index_of(attr), entities, values, tx)
+        pairs = np.empty((2, len(entities) * len(codes)), dtype=np.int64)
+        pairs[0] = entities.repeat(len(codes))
+        pairs[1].reshape(-1, len(codes))[:] = codes
+        self._blocks.append(pairs)
+
+    def _index_of(self, attr: Keyword) -> AttributeIndex:
         index = self.indexes.get(attr)
-        kind, indexed, no_history = shape_of(self._schema, attr)
         if index is None:
+            kind, indexed, _ = shape_of(self._schema, attr)
             index = AttributeIndex.empty(kind, indexed)
+        return index
+
+    def _add(self, attr: Keyword, group: list[Datom]) -> None:
+        index = self._index_of(attr)
         entities, _, values, txs, flags = zip(*group, strict=True)
         if not all(flags):
-            drop = no_history or not self._keep_history
+            drop = not self._keep_history or shape_of(self._schema, attr)[2]
             self._several(attr, index, entities, values, txs, flags, drop=drop)
         elif len(group) < _BULK:
             self._assertions(attr, index, entities, values, txs)
         else:
+            self._note_newcomers(attr, index.aevt, np.array(entities, dtype=np.int64))
             self._columns(attr, index, entities, values, txs)
 
     def directory(self) -> RowTree:
@@ -169,9 +195,9 @@ class _Adding:
         self,
         attr: Keyword,
         index: AttributeIndex,
-        entities: Sequence[int],
+        entities: Sequence[int] | Ints,
         values: Sequence[Any],
-        txs: Sequence[int],
+        txs: Sequence[int] | int,
     ) -> None:
         kind, aevt, avet = index
         block = np.empty((4, len(entities)), dtype=np.int64)
@@ -181,7 +207,10 @@ class _Adding:
         block[3] = OPEN
         if avet is not None:
             avet = avet.apply(block[[1, 0, 2, 3]])
-        newcomers = block[0]
+        self.indexes[attr] = AttributeIndex(kind, aevt.apply(block), avet)
+
+    def _note_newcomers(self, attr: Keyword, aevt: RowTree, newcomers: Ints) -> None:
+        """`_note_fresh` for many."""
         if not (newcomers[1:] > newcomers[:-1]).all():
             newcomers = np.unique(newcomers)
         last = aevt.last_first()
@@ -190,7 +219,6 @@ class _Adding:
             newcomers = newcomers[~np.array(known, dtype=np.bool_)]
         code = self._pool.code(attr)
         self._blocks.append(np.stack((newcomers, np.full(len(newcomers), code))))
-        self.indexes[attr] = AttributeIndex(kind, aevt.apply(block), avet)
 
     def _note_fresh(self, attr: Keyword, aevt: RowTree, entities: Sequence[int]) -> None:
         code = self._pool.code(attr)

@@ -19,7 +19,7 @@ from natalog.core.index.attribute import AttributeIndex
 from natalog.core.index.encoding import Kind, decode, encode, find
 from natalog.core.index.pool import ValuePool
 from natalog.core.index.tree import RowTree
-from natalog.core.recent import RECENT_MAX, Recent
+from natalog.core.recent import FEW_MAX, RECENT_MAX, Recent
 from natalog.core.schema import PROPERTIES, TX_INSTANT, Schema
 from natalog.core.values import Keyword
 
@@ -37,8 +37,8 @@ def apply_changes(db: Database, changes: Changes, commit_id: UUID | None = None)
     if changes.purges or not PROPERTIES.isdisjoint(map(_ATTRIBUTE, datoms)):
         schema = schema.after(datoms, db, changes.purges)
         facts = _changed(db, schema, changes)
-    elif len(datoms) > RECENT_MAX:
-        facts = added(db.indexes, db.entities, datoms, schema, db.pool, db.config)
+    elif changes.blocks or len(datoms) > FEW_MAX:
+        facts = added(db.indexes, db.entities, datoms, schema, db.pool, db.config, changes.blocks)
     else:
         facts = (db.recent or Recent(db)).followed(datoms)
         if facts.length > RECENT_MAX:

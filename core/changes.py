@@ -6,8 +6,9 @@ next one by applying the same `Changes`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from natalog.core.values import Datom, Keyword
 
@@ -28,6 +29,25 @@ class Purge:
     closed_before_ms: int | None = None
 
 
+class Block(NamedTuple):
+    """Datoms of new entities with the same attributes, one value each, as columns.
+
+    ``start``: the number of the first of these datoms in the transaction; they come entity by
+    entity, each with its ``attributes`` in this order.  ``first``: the first entity, the others
+    follow it.  ``columns``: the values of each attribute.
+    """
+
+    start: int
+    first: int
+    attributes: tuple[Keyword, ...]
+    columns: list[tuple[Any, ...]]
+
+    @property
+    def stop(self) -> int:
+        """The number of the datom after the last."""
+        return self.start + len(self.attributes) * len(self.columns[0])
+
+
 @dataclass(slots=True)  # frozen ones take a microsecond to make
 class Changes:
     """One transaction, expanded: nothing in it needs a function, a schema or a clock to apply.
@@ -38,6 +58,7 @@ class Changes:
     transaction; no datom contradicts them.  ``max_eid`` is the highest entity id after the
     transaction in the database's lane, None when it does not change.  ``purged``: how many facts
     the transaction purged when it was made; some may be erased since and not be in ``purges``.
+    ``blocks``: which of the datoms are known as columns too; none need be.
     """
 
     tx: int
@@ -46,3 +67,4 @@ class Changes:
     purges: list[Purge] = field(default_factory=list)
     max_eid: int | None = None
     purged: int = 0
+    blocks: Sequence[Block] = ()

@@ -455,6 +455,20 @@ class Database:
         found: list[int] = self.scan_value(attr, entry).e.tolist()
         return found if self.window.is_current or len(found) < 2 else sorted(set(found))
 
+    def are_vacant(self, attr: Keyword, values: Sequence[Any]) -> bool:
+        """Whether no entity has, or had, one of the values of an attribute; for many at a time."""
+        index = self.indexes.get(attr)
+        if index is None:
+            return True
+        table = index.avet
+        if table is None:
+            return False
+        last = table.last_first()
+        if last is None or (index.kind == "long" and min(values) > last):
+            return True
+        entries = (find(value, index.kind, self.pool) for value in values)
+        return not any(entry is not None and table.has_first(entry) for entry in entries)
+
     def referrers(self, e: int) -> list[tuple[int, Keyword]]:
         """``(entity, attribute)`` of every visible reference to an entity."""
         found: list[tuple[int, Keyword]] = []

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 RECENT_MAX: Final = 1024
 """Datoms that wait; with more they all go into the indexes."""
+FEW_MAX: Final = 256
+"""Datoms of a transaction that may wait; more are as well put in at once."""
 
 _ENTITY: Final = itemgetter(0)
 _ATTRIBUTE: Final = itemgetter(1)

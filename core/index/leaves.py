@@ -93,6 +93,10 @@ def in_order(rows: Ints) -> Ints:
         if (firsts[1:] >= firsts[:-1]).all():
             return rows
         return rows[:, np.argsort(firsts, kind="stable")]
+    firsts = rows[0]
+    ahead = firsts[1:] > firsts[:-1]
+    if (ahead | ((firsts[1:] == firsts[:-1]) & (seconds[1:] > seconds[:-1]))).all():
+        return rows
     keys = (rows[1], rows[0]) if rows.shape[0] == 2 else (rows[3], rows[2], rows[1], rows[0])
     return rows[:, np.lexsort(keys)]
 

@@ -27,6 +27,7 @@ from natalog.core.transact.resolve import (
     lookup,
     reference,
 )
+from natalog.core.transact.shapes import assert_block
 from natalog.core.transact.tempids import upsert
 from natalog.core.transact.tuples import flush
 from natalog.core.values import Datom, Keyword, is_long, kw, value_key
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 Operation = Sequence[Any]
 
+BLOCK_MIN: Final = 64
+"""Operations that are looked at together first."""
 _SEQUENCE: Final = (list, tuple)
 FUNCTION_CALLS_MAX: Final = 64
 """Transaction functions that may be called from within each other."""
@@ -44,6 +47,8 @@ FUNCTION_CALLS_MAX: Final = 64
 def transact_all(work: Work, operations: Sequence[Any]) -> None:
     """Apply operations in order; nil is skipped.  Composites are brought up to date after each."""
     whole = work.depth == 0
+    if len(operations) >= BLOCK_MIN and assert_block(work, operations):
+        return
     for operation in operations:
         if whole and work.pending:
             flush(work)

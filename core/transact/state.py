@@ -8,11 +8,12 @@ also write the report's datoms and keep the uniques, references, composites and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
-from natalog.core.changes import Changes, Purge
+from natalog.core.changes import Block, Changes, Purge
 from natalog.core.errors import TransactSchema, TransactSyntax, TransactUnique
 from natalog.core.limits import CONFLICTS_MAX, LANE_BITS, TX_BASE
 from natalog.core.schema import IDENT, TX_INSTANT, VALID_FROM, VALID_TO, Attribute
@@ -50,6 +51,7 @@ class Work:
         "_caps",
         "base",
         "bindings",
+        "blocks",
         "cells",
         "conflicts",
         "conflicts_max",
@@ -113,6 +115,7 @@ class Work:
         # a new lane continues its ancestors' entities but counts from its own start
         self.first_eid = self.max_eid = max(db.max_eid, self.lane << LANE_BITS)
         self.datoms: list[Datom] = []
+        self.blocks: list[Block] = []
         self.purges: list[Purge] = []
         self.cells: dict[int, dict[Keyword, Cell]] = {}
         # new entities whose cells nobody asked for: where in ``datoms`` their facts are
@@ -267,6 +270,15 @@ class Work:
             self.uniques[slot] = found
         return found  # type: ignore[no-any-return]
 
+    def are_vacant(self, attr: Keyword, values: Sequence[Any]) -> bool:
+        """Whether values that are their own keys differ and no entity has one of them."""
+        if len(set(values)) < len(values) or attr is IDENT:
+            return False
+        known = self.uniques.keys()
+        if known and not known.isdisjoint(zip(repeat(attr), values)):
+            return False
+        return self.db.settled().are_vacant(attr, values)
+
     def referrers(self, e: int) -> Iterator[tuple[int, Keyword]]:
         """``(entity, attribute)`` of every reference to ``e`` now."""
         known = [] if e in self.fresh else self.db.referrers(e)
@@ -405,6 +417,7 @@ class Work:
             self.final_datoms(),
             list(self.purges),
             self.max_eid if self.max_eid != self.first_eid else None,
+            blocks=() if self.purged else tuple(self.blocks),
         )
 
 

@@ -51,6 +51,14 @@ def maps(draw: st.DrawFn) -> dict[Any, Any]:
     return {written(key): draw(values[key]) for key in keys}
 
 
+@st.composite
+def alike(draw: st.DrawFn) -> list[dict[Any, Any]]:
+    """Maps with the same keys."""
+    keys = draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=4, unique=True))
+    size = draw(st.integers(2, 5))
+    return [{K(key): draw(values[key]) for key in keys} for _ in range(size)]
+
+
 def outcome(db: Database, txs: list[Any]) -> list[Any]:
     """What each transaction did; a refused one does nothing."""
     found: list[Any] = []
@@ -74,6 +82,48 @@ def test_shapes_change_nothing(txs: list[list[dict[Any, Any]]]) -> None:
         patch.setattr("natalog.core.transact.maps.assert_shape", lambda work, operation: None)
         slowly = outcome(db, txs)
     assert outcome(db, txs) == slowly
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(alike() | st.lists(maps(), max_size=5), max_size=4))
+def test_maps_that_are_asserted_together_do_what_they_would_one_by_one(
+    txs: list[list[dict[Any, Any]]],
+) -> None:
+    db = process(Database.empty(), read(SCHEMA), now_ms=1).db_after
+    slowly = outcome(db, txs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("natalog.core.transact.operations.BLOCK_MIN", 1)
+        assert outcome(db, txs) == slowly
+
+
+def test_many_maps_of_new_entities_are_one_block() -> None:
+    db = process(Database.empty(), read(SCHEMA), now_ms=1).db_after
+    people = [{K("id"): n, K("name"): f"n{n % 7}", K("age"): n % 50} for n in range(500)]
+    report = process(db, people, now_ms=2)
+    (block,) = report.changes.blocks
+    assert (block.start, block.stop, len(report.datoms)) == (1, 1501, 1501)
+    after = report.db_after
+    after._check()
+    e = after.entid((K("id"), 123))
+    assert e == block.first + 123
+    assert after.values(e, K("name")) == ["n4"]
+    again = process(after, people, now_ms=3)  # all of them are there
+    assert (again.changes.blocks, len(again.datoms)) == ((), 1)
+    mixed = process(after, [{**one, K("id"): one[K("id")] + 499} for one in people], now_ms=3)
+    assert mixed.changes.blocks == ()
+    assert mixed.db_after.entid((K("id"), 998)) == mixed.db_after.max_eid
+    mixed.db_after._check()
+
+
+def test_a_block_goes_on_after_small_transactions() -> None:
+    db = process(Database.empty(), read(SCHEMA), now_ms=1).db_after
+    db = process(db, [{K("id"): 5, K("name"): "early"}], now_ms=2).db_after
+    people = [{K("id"): n, K("name"): "late"} for n in range(100)]
+    db = process(db, people, now_ms=3).db_after
+    db._check()
+    assert len(db.holders(K("name"), "late")) == 100
+    assert db.holders(K("name"), "early") == []
+    assert len(db.history().scan(K("name")).e) == 102
 
 
 def test_a_known_shape_is_asserted_as_a_whole() -> None:
