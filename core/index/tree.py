@@ -526,6 +526,11 @@ class RowTree:
             return self._with_block(rows, ())
         return self._noting(rows, self.count + len(rows), self.open + len(rows))
 
+    def with_other(self, key: Fence, row: Row, *, drop: bool) -> RowTree:
+        """A new table where the open row of ``key`` ends, or is gone, where ``row`` begins."""
+        changes = (ending(*key, None if drop else row[2]), row)
+        return self._noting(changes, self.count + 1 - drop, self.open)
+
     def _noting(self, changes: Sequence[Row], count: int, opened: int) -> RowTree:
         leaves, fences, block, tail, noted = self._base
         tail = (Tail() if tail is None else tail).extended(noted, changes)
