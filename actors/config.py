@@ -27,7 +27,7 @@ class ServiceConfig:
     ``nats``: URL of a server that runs elsewhere; None starts a child server with its data under
     ``data``, listening on ``listen``.  ``role``: which actors run.  ``query_threads`` that
     answer reads in each process; ``query_workers``: processes that answer them beside this one, 0
-    for none.  ``metrics_port``: 0 any free port, None no HTTP.  ``replicas``: of the
+    for none.  ``metrics_port``: 0 any free port, 9464 if it is, None no HTTP.  ``replicas``: of the
     streams, on a cluster.  ``nats_monitoring``: URL of the monitoring endpoint of a server that
     runs elsewhere, for metrics.  ``branch_idle_s``: a branch other than the main one that nobody
     used for so long gives its actor back.  ``access``: who we are for the NATS server, and TLS.

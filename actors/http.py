@@ -29,7 +29,7 @@ Respond = Callable[[str], tuple[int, str, bytes]]
 """A path to status, content type and body."""
 
 USUAL_PORT = 9464
-"""Where a service is found when nobody named a port."""
+"""What a service takes of all ports, if it is free, when nobody named one."""
 PAGES = ("/metrics", "/healthz/live", "/healthz/ready")
 
 
@@ -90,7 +90,7 @@ class HttpServer:
     async def start(self) -> None:
         """Listen; `PortInUse` when the address is taken."""
         try:
-            self._socket = listening(self._host, self._wanted)
+            self._socket = self._listening()
         except OSError as error:
             raise PortInUse(
                 f"The address {self._host}:{self._wanted} cannot be listened on: {error.strerror}.",
@@ -103,6 +103,12 @@ class HttpServer:
             if self._task.done():
                 self._task.result()
             await asyncio.sleep(0.005)
+
+    def _listening(self) -> socket.socket:
+        if self._wanted == 0:  # taken at once: another service may start at the same time
+            with contextlib.suppress(OSError):
+                return listening(self._host, USUAL_PORT)
+        return listening(self._host, self._wanted)
 
     async def stop(self) -> None:
         """Answer what is being answered, then close every connection."""
@@ -134,12 +140,3 @@ def listening(host: str, port: int) -> socket.socket:
         found.close()
         raise
     return found
-
-
-def usual_port(host: str) -> int:
-    """The usual port where it is free, else 0: any."""
-    try:
-        listening(host, USUAL_PORT).close()
-    except OSError:
-        return 0
-    return USUAL_PORT

@@ -271,3 +271,18 @@ async def test_what_is_published_arrives_whole_whatever_waits_before_it(tmp_path
             while len(sizes) < 2 * len(sent):
                 await asyncio.sleep(0.01)
         assert sorted(sizes) == sorted(2 * sent)
+
+
+async def test_a_close_ends_although_somebody_else_gave_up_waiting_for_it(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, transport):
+        connection = transport.nats._transport
+        assert connection is not None
+        waiting = asyncio.create_task(connection.wait_closed())
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        await transport.close()
+        closing = asyncio.create_task(connection.wait_closed())
+        await asyncio.wait((closing,), timeout=10)
+        assert closing.done() and not closing.cancelled()

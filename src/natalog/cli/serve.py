@@ -159,7 +159,6 @@ async def _serve(
 ) -> None:
     # the actors and the engine are heavy; no other command needs them
     from natalog.actors.config import LOOPBACK, ServiceConfig
-    from natalog.actors.http import usual_port
     from natalog.actors.service import running
 
     try:
@@ -169,7 +168,7 @@ async def _serve(
     # what the command line says goes before the file, the file before the environment
     config = replace(config, access=given().over(config.access).over(who))
     if config.metrics_port is None and config.role == "all" and config.serves_console:
-        config = replace(config, metrics_port=usual_port(config.metrics_host))
+        config = replace(config, metrics_port=0)
     clock = None if pinned_ms is None else (lambda: pinned_ms)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -267,9 +267,16 @@ class _Tcp(TcpTransport):
         return data
 
     async def wait_closed(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await super().wait_closed()  # type: ignore[no-untyped-call]
+                try:
+                    await super().wait_closed()  # type: ignore[no-untyped-call]
+                except asyncio.CancelledError:
+                    if task.cancelling():
+                        raise
+                    # somebody else who waited was cancelled, which asyncio tells all who wait
 
 
 def _piece(pattern: re.Pattern[bytes], creds: Any) -> bytearray:
