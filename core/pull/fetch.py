@@ -74,8 +74,10 @@ def values_many(db: Database, eids: Wanted, attr: Keyword) -> list[Sequence[Any]
     rows = _rows(starts, counts)
     column = facts.v[rows]
     if index.kind == "code" and int(counts.max()) > 1:
-        group = np.repeat(np.arange(len(counts)), counts)
-        column = column[np.lexsort((order_of(column, index.kind, db.pool), group))]
+        order = order_of(column, index.kind, db.pool)
+        # by entity, then by value, as one key: a sort by two takes twice as long
+        base = np.repeat(np.arange(len(counts)) * (int(order.max()) + 1), counts)
+        column = column[np.argsort(base + order)]
     return _split(decode(column, index.kind, db.pool), counts)
 
 
