@@ -40,7 +40,7 @@ class Places:
             low, high = np.minimum.reduce(wanted), np.maximum.reduce(wanted)
             if low >= base and high < base + count:
                 return None, wanted - base
-            there = np.flatnonzero((wanted >= base) & (wanted < base + count))
+            there = ((wanted >= base) & (wanted < base + count)).nonzero()[0]
             return there, wanted[there] - base
         rows = entities.searchsorted(wanted)
         if rows[-1] == count or int(np.maximum.reduce(rows)) == count:
@@ -48,7 +48,7 @@ class Places:
         hit = entities[rows] == wanted
         if hit.all():
             return None, rows
-        there = np.flatnonzero(hit)
+        there = hit.nonzero()[0]
         return there, rows[there]
 
 

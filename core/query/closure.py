@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -34,6 +34,8 @@ _MOVES_MAX = 1_000_000
 """Moves up to which the whole graph is read; beyond, a bound start should not pay for all of it."""
 _KEPT_MAX = 4_000_000
 """Nodes in all that are remembered as reached from others."""
+_TOLD_ROWS = 1_024
+"""Nodes that are reached between two looks at what the query may still spend."""
 _LEVELS_MAX = 12
 """Levels that are explored one by one before the whole graph is read."""
 
@@ -264,7 +266,7 @@ def _from_starts(
     roots = distinct(np.concatenate((begin, source)) if seed is None else begin)
     graph = _Graph(nodes.count, source, target)
     counts, reached_by = _walk(ctx, [[root] for root in roots.tolist()], graph)
-    pairs = (np.repeat(roots, counts), reached_by)
+    pairs = (roots.repeat(counts), reached_by)
     if before is None:
         reached = nodes.relation([str(n) for n in form.moving], distinct(pairs[1]))
         before = run_bodies(ctx, form.ends, reached)
@@ -296,7 +298,7 @@ def _from_ends(
     for origin, node in zip(origins.tolist(), last.tolist(), strict=True):
         starts[origin].append(node)
     counts, found = _walk(ctx, starts, graph)
-    rows = np.repeat(first, counts)
+    rows = first.repeat(counts)
     columns = nodes.relation([str(n) for n in form.moving], found).columns
     for name in kept:
         columns[name] = ends.columns[name].take(rows)
@@ -316,7 +318,10 @@ class _Nodes:
         key = packed([column.data for column in self._columns])
         self._first, numbers = numbered(key)
         self.count = len(self._first)
-        self.ids: list[Ints] = np.split(numbers, np.cumsum(sizes)[:-1].tolist())
+        ends = list(accumulate(sizes))
+        self.ids: list[Ints] = [
+            numbers[end - size : end] for size, end in zip(sizes, ends, strict=True)
+        ]
 
     def relation(self, names: list[str], ids: Ints) -> Relation:
         """The values of nodes under some names."""
@@ -336,8 +341,8 @@ class _Graph:
 
     def __init__(self, count: int, source: Ints, target: Ints) -> None:
         sizes = np.bincount(source, minlength=count)
-        self.begin: list[int] = [0, *np.cumsum(sizes).tolist()]
-        self.targets: list[int] = target[np.argsort(source, kind="stable")].tolist()
+        self.begin: list[int] = [0, *sizes.cumsum().tolist()]
+        self.targets: list[int] = target[source.argsort(kind="stable")].tolist()
         self.forward = 2 * int(np.count_nonzero(target > source)) > len(source)
         """Whether numbers mostly grow along the moves."""
 
@@ -351,7 +356,7 @@ def _walk(ctx: Context, starts: list[list[int]], graph: _Graph) -> tuple[list[in
     numbers = range(len(starts))
     known: dict[int, set[int]] = {}
     reached: list[set[int]] = [set()] * len(starts)
-    total = kept = 0
+    total = kept = told = 0
     for number in reversed(numbers) if graph.forward else numbers:
         begin = starts[number]
         found = reached[number] = _reach(begin, graph, known)
@@ -359,9 +364,12 @@ def _walk(ctx: Context, starts: list[list[int]], graph: _Graph) -> tuple[list[in
         if len(begin) == 1 and kept < _KEPT_MAX:
             known[begin[0]] = found
             kept += len(found)
-        ctx.tick(len(found))
-        if total > ctx.budget.rows_max:
-            ctx.tick(total)
+        if total - told > _TOLD_ROWS or total > ctx.budget.rows_max:
+            ctx.tick(total - told)
+            told = total
+            if total > ctx.budget.rows_max:
+                ctx.tick(total)
+    ctx.tick(total - told)
     nodes = np.fromiter(chain.from_iterable(reached), np.int64, total)
     return list(map(len, reached)), nodes
 

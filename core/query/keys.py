@@ -109,7 +109,7 @@ def distinct(key: Ints) -> Ints:
         return found
     table = np.zeros(high - low + 1, dtype=np.bool_)
     table[key - low] = True
-    return np.flatnonzero(table) + low
+    return table.nonzero()[0] + low
 
 
 def numbered(key: Ints) -> tuple[Ints, Ints]:
@@ -125,7 +125,7 @@ def numbered(key: Ints) -> tuple[Ints, Ints]:
     places = key - low
     table = np.full(span, -1, dtype=np.int64)
     table[places[::-1]] = np.arange(count - 1, -1, -1)
-    there = np.flatnonzero(table >= 0)
+    there = (table >= 0).nonzero()[0]
     rows = table[there]
     table[there] = np.arange(len(there))
     return rows, table[places]
@@ -154,7 +154,7 @@ def matches(left: Ints, right: Ints, *, right_sorted: bool = False) -> tuple[Int
         low, high = int(_least(right)), int(_greatest(right))
         if _table_fits(high - low + 1, len(left) + len(right)):
             return _by_table(left, right, low, high)
-        order = np.argsort(right, kind="stable")
+        order = right.argsort(kind="stable")
         return _expanded(*_ranges(left, right[order]), order)
     return _expanded(*_ranges(left, right), None)
 
@@ -171,8 +171,9 @@ def _expanded(begin: Ints, counts: Ints, order: Ints | None) -> tuple[Ints | Non
     check_rows(total)
     if total == len(counts) and int(_greatest(counts)) == 1:
         return None, begin if order is None else order[begin]
-    rows = np.repeat(np.arange(len(counts)), counts)
-    spots = np.repeat(begin - (np.cumsum(counts) - counts), counts) + np.arange(total)
+    rows = np.arange(len(counts)).repeat(counts)
+    ahead: Ints = begin - (np.cumsum(counts) - counts)
+    spots = ahead.repeat(counts) + np.arange(total)
     return rows, spots if order is None else order[spots]
 
 
@@ -180,7 +181,7 @@ def _by_table(left: Ints, right: Ints, low: int, high: int) -> tuple[Ints | None
     """`matches` with a table of the right keys, which lie between ``low`` and ``high``."""
     inside: Ints | None = None
     if int(_least(left)) < low or int(_greatest(left)) > high:
-        inside = np.flatnonzero((left >= low) & (left <= high))
+        inside = ((left >= low) & (left <= high)).nonzero()[0]
         left = left[inside]
         if not len(left):
             return inside, inside
@@ -194,12 +195,12 @@ def _by_table(left: Ints, right: Ints, low: int, high: int) -> tuple[Ints | None
         spots = table[places]
         hit = spots >= 0
         if not hit.all():
-            rows = np.flatnonzero(hit)
+            rows = hit.nonzero()[0]
             return _of(inside, rows), spots[rows]
         return inside, spots
     sizes = np.bincount(keys, minlength=span)
-    begin = np.cumsum(sizes) - sizes
-    rows_, spots = _expanded(begin[places], sizes[places], np.argsort(keys, kind="stable"))
+    begin = sizes.cumsum() - sizes
+    rows_, spots = _expanded(begin[places], sizes[places], keys.argsort(kind="stable"))
     return _of(inside, rows_), spots
 
 

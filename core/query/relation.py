@@ -35,7 +35,7 @@ class Relation:
     def take(self, rows: Any) -> Relation:
         """Some rows, each at most once: a mask or row numbers."""
         if rows.dtype == np.bool_:  # numbers are found once, a mask is read for every column
-            rows = np.flatnonzero(rows)
+            rows = rows.nonzero()[0]
         columns = {name: column.take(rows) for name, column in self.columns.items()}
         return Relation(columns, len(rows), self.key)
 

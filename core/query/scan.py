@@ -167,7 +167,7 @@ def _resolve_column(
             found = value
         ids.append(-1 if found is None else found)
     table = np.array(ids, dtype=np.int64)[numbers]
-    keep = np.flatnonzero(table != -1)
+    keep = (table != -1).nonzero()[0]
     return keep, table[keep]
 
 
@@ -218,7 +218,7 @@ def _match_attribute(
         left, right = aligned(other, _column_at(db, index.kind, facts, spots, spot))
         keep = _and(keep, left == right)
     if keep is not None and not keep.all():
-        picked = np.flatnonzero(keep)
+        picked = keep.nonzero()[0]
         spots = picked if spots is None else spots[picked]
         if joined:
             rows = picked if rows is None else rows[picked]
