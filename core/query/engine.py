@@ -78,7 +78,7 @@ def q(
 def _point(query: Query, inputs: Sequence[Any], budget: Budget) -> QueryResult | None:
     """The answer of a query that follows unique values to one row; None of any other."""
     first = inputs[0] if inputs else None
-    if type(first) is not Database or len(inputs) != len(query.inputs):
+    if not isinstance(first, Database) or len(inputs) != len(query.inputs):
         return None
     plan = analysis_of(query).point(query, first.schema)
     if plan is None:

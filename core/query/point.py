@@ -178,7 +178,7 @@ UNFIT: Final[list[Any]] = []
 def point_rows(plan: PointPlan, inputs: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The rows of a query, one at most; `UNFIT` where the general way must find them."""
     db = inputs[plan.source]
-    if type(db) is not Database:
+    if not isinstance(db, Database):
         return UNFIT
     now = db.window is CURRENT
     bounds = db.bounds()

@@ -12,6 +12,7 @@ from natalog.core.config import DatabaseConfig
 from natalog.core.database import Database
 from natalog.core.edn import read
 from natalog.core.errors import NatalogError
+from natalog.core.query import q
 from natalog.core.recent import RECENT_MAX
 from natalog.core.transact import process
 from natalog.core.values import Keyword
@@ -133,6 +134,18 @@ def test_what_is_recent_is_bounded() -> None:
     assert RECENT_MAX - 3 <= longest <= RECENT_MAX
     assert len(db.holders(K("name"), "n")) == RECENT_MAX
     db._check()
+
+
+def test_a_value_is_a_plain_one_once_an_index_was_asked_for() -> None:
+    one, two = (
+        process(empty(), [{K("id"): 1, K("name"): "a"}], now_ms=1).db_after for _ in range(2)
+    )
+    assert one.recent is not None
+    assert one.datoms("aevt", [K("name")])[0].v == "a"
+    by_id = "[:find ?n . :in $ ?id :where [?e :id ?id] [?e :name ?n]]"
+    assert q(by_id, two, 1).python() == "a"
+    assert [type(db) for db in (one, two)] == [Database, Database]
+    assert one.as_of(one.max_tx).settled() is not one
 
 
 def test_a_fact_that_begins_and_ends_in_one_transaction_several_times_is_kept_once() -> None:
