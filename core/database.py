@@ -313,6 +313,8 @@ class Database:
             return Facts(facts.e[hit], facts.v[hit], facts.tx[hit], added)
         rows = index.avet.with_first(entry)
         if self.window is CURRENT:
+            if index.avet.open == index.avet.count:  # nothing has ended
+                return Facts(rows[1], rows[0], rows[2], None)
             return live_facts(rows, by_value=True)
         window = self._effective_window()
         return select(rows, window, self._instants_for(window), by_value=True)
