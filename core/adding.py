@@ -117,7 +117,17 @@ class _Adding:
         pairs = np.empty((2, len(entities) * len(codes)), dtype=np.int64)
         pairs[0] = entities.repeat(len(codes))
         pairs[1].reshape(-1, len(codes))[:] = codes
-        self._blocks.append(pairs)
+        self._flush()
+        self._entities = self._entities.apply(pairs)
+
+    def _flush(self) -> None:
+        """Bring the directory up to date."""
+        if self._fresh:
+            self._entities = self._entities.with_rows(self._fresh)
+        if self._blocks:
+            self._entities = self._entities.apply(np.concatenate(self._blocks, axis=1))
+        self._fresh, self._blocks = [], []
+        self._known.clear()
 
     def _index_of(self, attr: Keyword) -> AttributeIndex:
         index = self.indexes.get(attr)
@@ -141,11 +151,8 @@ class _Adding:
 
     def directory(self) -> RowTree:
         """The directory of entities after all that was added."""
-        entities, fresh = self._entities, self._fresh
-        if fresh:
-            entities = entities.with_rows(fresh)
-        if self._blocks:
-            entities = entities.apply(np.concatenate(self._blocks, axis=1))
+        self._flush()
+        entities = self._entities
         for attr, e in self._stale:
             entities = forget(self.indexes, entities, attr, e, self._pool)
         return entities

@@ -375,8 +375,9 @@ class Database:
 
     def facts(self, e: int, attr: Keyword) -> list[tuple[Any, int]]:
         """Visible ``(value, tx)`` pairs of an attribute of an entity, in index order."""
-        if self.recent is not None:
-            return self.recent.facts(e, attr, _value_order)
+        recent = self.recent
+        if recent is not None:
+            return recent.facts(e, attr, _value_order)
         index = self.indexes.get(attr)
         if index is None:
             return []
@@ -411,8 +412,9 @@ class Database:
 
     def attributes_ever(self, e: int) -> tuple[Keyword, ...]:
         """The attributes an entity has or once had, in keyword order."""
-        if self.recent is not None:
-            return self.recent.attributes_ever(e)
+        recent = self.recent
+        if recent is not None:
+            return recent.attributes_ever(e)
         return self.pool.in_order(tuple(self.entities.seconds_of(e)))
 
     def attributes_of(self, e: int) -> list[Keyword]:
@@ -431,8 +433,9 @@ class Database:
 
     def holders(self, attr: Keyword, value: Any) -> list[int]:
         """The entities that visibly have ``value`` for ``attr``, ascending."""
-        if self.recent is not None:
-            return self.recent.holders(attr, value)
+        recent = self.recent
+        if recent is not None:
+            return recent.holders(attr, value)
         index = self.indexes.get(attr)
         if index is None:
             return []

@@ -6,8 +6,7 @@ it is the value that has indexes, the *base*, and a list of datoms, which the ve
 each other share.  The next transaction reads its entities from both.  Whoever needs an index has
 the datoms put in first (`Database.indexes`), all at once, and once for a version.
 
-Measured: one fact a transaction 31 microseconds before, 19 with it; one entity retracted 126
-and 70 (100,000 and 20,000 transactions in a row).
+Measured: a transaction of one fact 12.6 microseconds, 23 without; of one entity 21 and 42.
 """
 
 from __future__ import annotations

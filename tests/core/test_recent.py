@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 from hypothesis import given, settings
@@ -166,3 +168,25 @@ def test_applying_twice_gives_equal_values() -> None:
     again = apply_changes(db, report.changes)
     assert everything(again) == everything(report.db_after)
     assert db.values(1, K("name")) == db.as_of(db.max_tx).values(1, K("name"))
+
+
+def test_threads_may_read_a_value_while_one_of_them_fills_its_indexes() -> None:
+    for round_ in range(30):
+        db = empty()
+        for number in range(50):
+            db = process(
+                db, [{K("id"): number % 9, K("name"): f"n{number}"}], now_ms=number
+            ).db_after
+        barrier = Barrier(6)
+        value = db
+
+        def read_all(spot: int, value: Database = value, barrier: Barrier = barrier) -> list[Any]:
+            barrier.wait()
+            if spot % 2:
+                return [points(value), everything(value)]
+            found = everything(value)
+            return [points(value), found]
+
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(read_all, range(6)))
+        assert all(answer == answers[0] for answer in answers), round_

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from natalog.core.database import Database
 from natalog.core.edn import read
 from natalog.core.errors import NatalogError
-from natalog.core.transact import process, shapes
+from natalog.core.transact import Registry, process, shapes
 from natalog.core.transact.state import Work
 from natalog.core.values import Keyword
 
@@ -157,3 +157,27 @@ def _rest() -> tuple[Any, Any]:
     from natalog.core.transact.tempids import Bindings
 
     return EMPTY, Bindings()
+
+
+def test_a_block_stands_between_other_facts() -> None:
+    db = process(Database.empty(), read(SCHEMA), now_ms=1).db_after
+    people = [{K("id"): n, K("name"): f"n{n}"} for n in range(80)]
+    functions = Registry(transaction={"crowd": lambda db: people})
+    tx = [
+        {K("db/id"): -1, K("name"): "first", K("tag"): ["x"]},
+        [K("db.fn/call"), "crowd"],
+        {K("db/id"): -1, K("tag"): ["y"]},
+        {K("id"): 7, K("name"): "seventh", K("tag"): ["z"]},
+        [K("db/retract"), [K("id"), 8], K("name"), "n8"],
+    ]
+    report = process(db, tx, now_ms=2, functions=functions)
+    assert len(report.changes.blocks) == 1
+    after = report.db_after
+    after._check()
+    first, seventh = report.tempids[-1], after.entid([K("id"), 7])
+    assert seventh is not None
+    assert (after.values(first, K("tag")), after.values(seventh, K("tag"))) == (["x", "y"], ["z"])
+    assert after.attributes_ever(first) == (K("name"), K("tag"))
+    assert after.attributes_ever(seventh) == (K("id"), K("name"), K("tag"))
+    assert after.holders(K("name"), "n7") == after.holders(K("name"), "n8") == []
+    assert after.holders(K("name"), "seventh") == [seventh]
