@@ -122,10 +122,10 @@ class Database:
         recent = self.recent
         if recent is not None:  # other threads may come to the same tables at the same time
             indexes, entities = recent.tables()
-            object.__setattr__(self, "indexes", indexes)
-            object.__setattr__(self, "entities", entities)
-            object.__setattr__(self, "recent", None)
+            _INDEXES.__set__(self, indexes)
+            _ENTITIES.__set__(self, entities)
             object.__setattr__(self, "__class__", Database)
+            object.__setattr__(self, "recent", None)  # at last: who finds none has a plain value
         return self
 
     @property
@@ -616,20 +616,25 @@ class Database:
 class Unsettled(Database):
     """A value with facts that are only `Database.recent`; `Database.settled` makes it a plain one.
 
-    A class of its own, since ``__getattr__`` makes all attributes of a class slow to read, 40
-    nanoseconds each: a third more for one fact from an index.
+    A class of its own, so that plain values have nothing to find out when they are read: with a
+    ``__getattr__``, which makes every attribute slow, one fact from an index took a third longer.
     """
 
     __slots__ = ()
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> Any:
-            """``indexes`` and ``entities``."""
-            if name in ("indexes", "entities"):
-                self.settled()
-            return object.__getattribute__(self, name)
+        @property
+        def indexes(self) -> Mapping[Keyword, AttributeIndex]:
+            return _INDEXES.__get__(self.settled())
 
+        @property
+        def entities(self) -> RowTree:
+            return _ENTITIES.__get__(self.settled())
+
+
+_INDEXES: Final[Any] = Database.__dict__["indexes"]
+_ENTITIES: Final[Any] = Database.__dict__["entities"]
 
 _Draft: Final[Any] = type("_Draft", (), {"__slots__": [one.name for one in fields(Database)]})
 """A value while it is being made: setting the fields of a frozen class takes 3 microseconds, those
