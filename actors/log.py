@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -115,8 +115,18 @@ class BranchLog:
         self._created = info.get("created")
         return int(info["state"]["last_seq"])
 
-    async def append(self, at: Position, block: bytes) -> Position:
+    async def append(
+        self,
+        at: Position,
+        block: bytes,
+        *,
+        sent: Callable[[], None] | None = None,
+        stored: Callable[[Position], None] | None = None,
+    ) -> Position:
         """Append a block after ``at`` and return its position, once it is safe on disk.
+
+        ``sent`` is called once or more while the block is on its way, ``stored`` once, as soon as
+        it is known to be safe.
 
         Raises `Fenced` when somebody else has appended, `Unavailable` when nothing was appended
         within `RESOLVE_TIMEOUT_S`, `CommitUnknown` when that could not be found out, `TooLarge`
@@ -126,7 +136,12 @@ class BranchLog:
         # two writers may make equal blocks; only one of them has written it
         message_id = f"{made.hash.hex()}.{self._writer}"
         deadline = anyio.current_time() + RESOLVE_TIMEOUT_S
-        sent = False
+        maybe = False
+
+        def safe() -> None:
+            if stored is not None:
+                stored(made)
+
         while True:
             try:
                 failpoint_soon("append.sent")
@@ -137,6 +152,8 @@ class BranchLog:
                     message_id=message_id,
                     stream=self.stream,
                     timeout_s=APPEND_TIMEOUT_S,
+                    sent=sent,
+                    stored=safe,
                 )
                 return made
             except JetStreamError as error:
@@ -144,12 +161,13 @@ class BranchLog:
                     log.error("append to %s: %s", self.stream, error.message)
                 reason = error.message
             except (DeadlineExceeded, Unavailable) as error:
-                sent = sent or error.data.get("listening") is not False
+                maybe = maybe or error.data.get("listening") is not False
                 reason = error.message
             # A compare-and-set is checked before deduplication: a retry of an append whose receipt
             # was lost looks like a conflict.  What the log holds decides.
-            last, found = await self._look(made, deadline, sent)
+            last, found = await self._look(made, deadline, maybe)
             if found == message_id:
+                safe()
                 return made
             if last != at.seq:
                 raise Fenced(
@@ -159,7 +177,7 @@ class BranchLog:
                     sequence=made.seq,
                 )
             if anyio.current_time() > deadline:
-                raise self._unresolved(reason, sent)
+                raise self._unresolved(reason, maybe)
             await anyio.sleep(RESOLVE_PAUSE_S)
 
     def _unresolved(self, reason: str, sent: bool) -> CommitUnknown | Unavailable:

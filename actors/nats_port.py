@@ -15,7 +15,7 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import anyio
@@ -54,6 +54,7 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 PROTOCOL_SLACK_BYTES = 4096
 """Kept free below ``max_payload`` for the header lines that the server counts."""
 
+T = TypeVar("T")
 Message = Msg
 Handler = Callable[[Msg], None]
 
@@ -91,6 +92,14 @@ class PubAck:
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """A message as it travels; ``size``: of its payload."""
+
+    frame: Any
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Deleted:
     """Messages that are no longer in a stream: those before the first, and some between."""
 
@@ -110,8 +119,7 @@ class NatsPort:
     def __init__(self, client: NatsClient) -> None:
         self._client = client
         client.on_violation.append(self._on_violation)
-        self._in_flight: dict[anyio.CancelScope, str] = {}
-        self._refused: dict[anyio.CancelScope, Forbidden] = {}
+        self._in_flight: dict[asyncio.Future[Any], str] = {}
         self._unanswered: Forbidden | None = None
         self._deaf: dict[str, Forbidden] = {}
         self.on_forbidden: list[Callable[[Violation], None]] = []
@@ -232,21 +240,17 @@ class NatsPort:
             verb=violation.verb,
         )
         if violation.verb == "publish":
-            for scope, subject in list(self._in_flight.items()):
+            for future, subject in self._in_flight.items():
                 if subject == violation.subject:
-                    self._refuse(scope, error)
+                    _fail(future, error)
         elif violation.subject.startswith(self._client.answers_prefix or "\0"):
             self._unanswered = error
-            for scope in list(self._in_flight):
-                self._refuse(scope, error)
+            for future in self._in_flight:
+                _fail(future, error)
         else:
             self._deaf[violation.subject] = error
         for tell in list(self.on_forbidden):
             tell(violation)
-
-    def _refuse(self, scope: anyio.CancelScope, error: Forbidden) -> None:
-        self._refused[scope] = error
-        scope.cancel()
 
     def check_subscription(self, subscription: Subscription) -> None:
         """Raise `Forbidden` when the server has refused it.
@@ -262,9 +266,7 @@ class NatsPort:
         self._connected.clear()
         self._unanswered = None  # what we may do is decided anew
         self._deaf.clear()
-        # An answer to what is in flight may never come: who waits finds out now.
-        for scope in list(self._in_flight):
-            scope.cancel()
+        self._give_up()
         if self._closer is None and not self.closed.is_set():
             log.warning("nats: disconnected")
 
@@ -278,8 +280,17 @@ class NatsPort:
     async def _on_closed(self) -> None:
         self._connected.clear()
         self.closed.set()
-        for scope in list(self._in_flight):
-            scope.cancel()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """An answer to what is in flight may never come: who waits finds out now."""
+        for future, subject in self._in_flight.items():
+            error = DeadlineExceeded(
+                f"The connection broke while waiting for {subject}.",
+                subject=subject,
+                disconnected=True,
+            )
+            _fail(future, error)
 
     async def close(self) -> None:
         """Send what waits and close the connection."""
@@ -335,28 +346,67 @@ class NatsPort:
         waiting (what was asked may have happened), `Unavailable` when nobody listens, `Forbidden`
         when NATS does not let us ask.
         """
+        return await self._asked(subject, payload, headers, timeout_s, _itself)
+
+    async def _asked(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+        hear: Callable[[Msg], T],
+        sent: Callable[[], None] | None = None,
+    ) -> T:
+        """What ``hear`` makes of the answer while it is read; ``sent`` is called meanwhile.
+
+        Raises as `request`, and what ``hear`` raises.
+        """
         self.check_size(payload, headers)
         if self._unanswered is not None:
             raise self._unanswered
-        with anyio.CancelScope() as scope:
-            self._in_flight[scope] = subject
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def answered(message: Msg) -> None:
+            if future.done():
+                return
             try:
-                return await self._client.request(
-                    subject,
-                    payload,
-                    timeout=timeout_s,
-                    headers=None if headers is None else dict(headers),
-                )
-            except (TimeoutError, NatsError, OSError) as error:
-                raise translate(error, subject) from error
-            finally:
-                del self._in_flight[scope]
-                refused = self._refused.pop(scope, None)
-        if refused is not None:
-            raise refused
-        raise DeadlineExceeded(
-            f"The connection broke while waiting for {subject}.", subject=subject, disconnected=True
-        )
+                if message.headers and message.headers.get("Status") == "503":
+                    raise NoRespondersError
+                future.set_result(hear(message))
+            except Exception as error:
+                future.set_exception(error)
+
+        token = ""
+        self._in_flight[future] = subject
+        timer = loop.call_later(timeout_s, _fail, future, NatsTimeoutError())
+        try:
+            await self._client.asking()
+            token = self._client.ask(subject, payload, headers, answered)
+            if sent is not None:
+                sent()
+            return await future
+        except (NatsError, OSError) as error:
+            raise translate(error, subject) from error
+        finally:
+            timer.cancel()
+            del self._in_flight[future]
+            self._client.forget(token)
+
+    def letter(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None
+    ) -> Letter:
+        """A message that is ready for `send`; `TooLarge`."""
+        self.check_size(payload, headers)
+        return Letter(self._client.frame(subject, payload, "", headers), len(payload))
+
+    def send(self, letters: Sequence[Letter]) -> None:
+        """Publish small messages together, at once and without waiting; `Unavailable`."""
+        try:
+            size = sum(letter.size for letter in letters)
+            self._client.send([letter.frame for letter in letters], size, now=True)
+        except (NatsError, OSError) as error:
+            raise translate(error, "several subjects") from error
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call ``handler`` with every message; it must only note the message and return."""
@@ -526,13 +576,16 @@ class NatsPort:
         ttl_s: int | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = API_TIMEOUT_S,
+        sent: Callable[[], None] | None = None,
+        stored: Callable[[], None] | None = None,
     ) -> PubAck:
         """Publish into a stream and wait for its receipt.  ``headers``: further ones, to be stored.
 
         ``expected_last`` makes it a compare-and-set on the stream's last sequence: `JetStreamError`
         with ``WRONG_LAST_SEQUENCE`` when somebody else has appended; ``expected_last_of_subject``
         on the last sequence of the subject, 0 for none.  ``ttl_s``: whole seconds after which the
-        server drops the message.  `DeadlineExceeded` means that the outcome is unknown.
+        server drops the message.  ``sent`` is called while the message is on its way, ``stored``
+        while its receipt is read.  `DeadlineExceeded` means that the outcome is unknown.
         """
         said = dict(headers or {})
         if expected_last is not None:
@@ -545,12 +598,16 @@ class NatsPort:
             said["Nats-Expected-Stream"] = stream
         if ttl_s is not None:
             said["Nats-TTL"] = str(ttl_s)
-        message = await self.request(subject, payload, headers=said or None, timeout_s=timeout_s)
-        answer = json.loads(message.data)
-        _check(answer, subject)
-        return PubAck(
-            str(answer["stream"]), int(answer["seq"]), bool(answer.get("duplicate", False))
-        )
+
+        def receive(message: Msg) -> PubAck:
+            answer = json.loads(message.data)
+            _check(answer, subject)
+            if stored is not None:
+                stored()
+            duplicate = bool(answer.get("duplicate", False))
+            return PubAck(str(answer["stream"]), int(answer["seq"]), duplicate)
+
+        return await self._asked(subject, payload, said or None, timeout_s, receive, sent)
 
     async def append_all(
         self, messages: Sequence[tuple[str, bytes]], *, timeout_s: float = API_TIMEOUT_S
@@ -642,6 +699,15 @@ class NatsPort:
                 return False
             raise
         return True
+
+
+def _itself(message: Msg) -> Msg:
+    return message
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def translate(error: BaseException, subject: str) -> NatalogError:

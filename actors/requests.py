@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from natalog.actors.intake import CHANGING, IN_THREAD_BYTES, Intake, Room
 from natalog.actors.lease import LeaseLost
-from natalog.actors.nats_port import Message, NatsPort
+from natalog.actors.nats_port import Letter, Message, NatsPort
 from natalog.actors.parts import Parts
 from natalog.actors.payload import CONTENT_TYPES, decode_payload, encode_error, encode_payload
 from natalog.actors.runtime import as_natalog
@@ -211,6 +211,16 @@ class Request:
             await self._send(payload, headers, done=self.endpoint in CHANGING)
         except (Busy, TooLarge) as error:
             await self.refuse(error)
+
+    def letter(self, payload: bytes, basis: int) -> Letter | None:
+        """An answer that is ready to be sent; None where it takes more than sending a message.
+
+        Who sends it sets ``answered``.
+        """
+        if self.answered or not self.message.reply or len(payload) > self.port.payload_room:
+            return None
+        headers = {"Content-Type": CONTENT_TYPES[self.kind], "Natalog-Basis": str(basis)}
+        return self.port.letter(self.message.reply, payload, headers)
 
     async def refuse(self, error: BaseException) -> None:
         """Answer with an error; one that is not ours is a defect and is logged."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.log import BranchLog, LogRedacted, Position
 from natalog.actors.metrics import OUTCOMES, Metrics
 from natalog.actors.names import Names
-from natalog.actors.nats_port import NatsPort
+from natalog.actors.nats_port import Letter, NatsPort
 from natalog.actors.payload import (
     Struct,
     datom_rows,
@@ -121,6 +122,10 @@ class Staged:
     error: NatalogError | None
     after: Database
     repeats: list[Request | Ingested]
+    payload: bytes = b""
+    """The report, once it is packed."""
+    answer: Letter | None = None
+    """The answer, where it is ready to be sent."""
 
 
 class Transactor(Actor):
@@ -435,21 +440,48 @@ class Transactor(Actor):
             block = encode_block(state.position.hash, [one.entry for one in group])
             failpoint("append.staged")
             began = time.monotonic()
-            at: Position = await self._log.append(state.position, block)
-            failpoint("append.stored")
+            await self._log.append(
+                state.position,
+                block,
+                sent=partial(self._prepare, group),
+                stored=partial(self._stored, group),
+            )
             self._append_seconds.observe(time.monotonic() - began)
             self._block_transactions.observe(len(group))
-            for spot, one in enumerate(group):
-                state.note(one.entry, one.ident, Place(at.seq, spot))
-                if one.record is not None and one.commit is not None:
-                    instant = one.record.instant_ms
-                    now = time.time_ns() // 1_000_000 if instant is None else instant
-                    state.committed(one.record, one.commit, now)
-            state.advance(group[-1].after, at)
-            state.announce()
-            failpoint("append.noted")
             for one in group:
                 await self._answer(one)
+            failpoint("append.reported")
+
+    def _prepare(self, group: Sequence[Staged]) -> None:
+        """While a block is on its way: the answers to it, as far as they can be ready."""
+        for one in group:
+            if one.record is None or one.commit is None or one.payload:
+                continue
+            one.payload = pack(commit_struct(one.record, one.commit, *self._labels))
+            submission = one.submission
+            if type(submission) is Request and submission.kind == "msgpack":
+                one.answer = submission.letter(one.payload, one.record.tx)
+
+    def _stored(self, group: Sequence[Staged], at: Position) -> None:
+        """While the receipt of a block is read: answer first, then be where the log is."""
+        failpoint("append.stored")
+        ready = [one.answer for one in group if one.answer is not None]
+        if ready:
+            try:
+                self._port.send(ready)
+            except NatalogError as error:
+                log.warning("%d answers were lost: %s", len(ready), error.message)
+        failpoint("append.answered")
+        state = self.state
+        for spot, one in enumerate(group):
+            state.note(one.entry, one.ident, Place(at.seq, spot))
+            if one.record is not None and one.commit is not None:
+                instant = one.record.instant_ms
+                now = time.time_ns() // 1_000_000 if instant is None else instant
+                state.committed(one.record, one.commit, now)
+        state.advance(group[-1].after, at)
+        state.announce()
+        failpoint("append.noted")
 
     async def _answer(self, one: Staged) -> None:
         """Tell the sender, those who repeated the transaction meanwhile, and the feed."""
@@ -462,23 +494,21 @@ class Transactor(Actor):
                 await repeat.refuse(one.error)
             return
         assert one.report is not None and one.record is not None and one.commit is not None
-        body = commit_struct(one.record, one.commit, *self._labels)
-        payload = pack(body)
-        if isinstance(submission, Request):
+        if isinstance(submission, Request) and one.answer is None:
+            body = commit_struct(one.record, one.commit, *self._labels)
             if submission.kind == "msgpack" and not isinstance(submission, Planned):
-                await submission.reply_bytes(payload, one.record.tx)
+                await submission.reply_bytes(one.payload, one.record.tx)
             else:
                 await submission.reply(body, one.record.tx)
         submission.answered = True
-        failpoint("append.answered")
-        await self._publish_report(payload, one.record.tx)
-        failpoint("append.reported")
+        await self._publish_report(one.payload, one.record.tx)
         self._count("committed")
         if one.record.purged:
             self._purged.inc(one.record.purged)
         self._seconds.observe(time.monotonic() - submission.arrived)
         for repeat in one.repeats:
             self._count("repeated")
+            body = commit_struct(one.record, one.commit, *self._labels)
             await repeat.reply(Struct(body, repeated=True), one.record.tx)
 
     async def _publish_report(self, payload: bytes, tx: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +35,7 @@ class Subscription:
     _pending_queue: Any = None
 
     async def unsubscribe(self) -> None:
-        self.client.forget(self)
+        self.client.end(self)
 
 
 class _Nothing:
@@ -83,7 +83,7 @@ class SimClient:
         self._buffer: list[tuple[Any, ...]] = []
         self._answers = f"_INBOX.{name}"
         self.inboxes = f"{self._answers}."
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, Callable[[Msg], object]] = {}
         self._generation = 0
         self.answers_prefix = f"{self._answers}.a."
 
@@ -176,33 +176,63 @@ class SimClient:
         if generation == self._generation and self._up:
             self.server.receive(self, *self._up.popleft())
 
-    async def request(
+    def frame(
+        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None
+    ) -> tuple[Any, ...]:
+        return subject, payload, reply, dict(headers or {})
+
+    def send(self, made: Sequence[tuple[Any, ...]], size: int, *, now: bool = False) -> None:
+        if self.is_closed:
+            raise nats_errors.ConnectionClosedError
+        for subject, payload, reply, headers in made:
+            self.on_send(subject)
+            self._send(subject, bytes(payload), reply, headers)
+
+    async def asking(self) -> None:
+        """Answers are heard from the beginning."""
+
+    def ask(
         self,
         subject: str,
-        payload: bytes = b"",
-        timeout: float = 0.5,
-        headers: dict[str, str] | None = None,
-    ) -> Msg:
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        on_answer: Callable[[Msg], object],
+    ) -> str:
+        if len(payload) > self.max_payload:
+            raise nats_errors.MaxPayloadError
         self._numbers += 1
         token = str(self._numbers)
-        future: asyncio.Future[Msg] = self.server.loop.create_future()
-        self._waiting[token] = future
+        self._waiting[token] = on_answer
         try:
-            await self.publish(subject, payload, self.answers_prefix + token, headers)
-            try:
-                message = await asyncio.wait_for(future, timeout)
-            except TimeoutError:
-                raise nats_errors.TimeoutError from None
+            self.send([self.frame(subject, payload, self.answers_prefix + token, headers)], 0)
+        except BaseException:
+            del self._waiting[token]
+            raise
+        return token
+
+    async def request(
+        self, subject: str, payload: bytes, timeout_s: float, headers: dict[str, str] | None
+    ) -> Msg:
+        """For those outside: the answer, or one of the errors that nats-py raises."""
+        future: asyncio.Future[Msg] = self.server.loop.create_future()
+        token = self.ask(subject, payload, headers, future.set_result)
+        try:
+            message = await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise nats_errors.TimeoutError from None
         finally:
-            self._waiting.pop(token, None)
+            self.forget(token)
         if (message.headers or {}).get("Status") == "503":
             raise nats_errors.NoRespondersError
         return message
 
+    def forget(self, token: str) -> None:
+        self._waiting.pop(token, None)
+
     def _on_answer(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(message)
+        on_answer = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if on_answer is not None:
+            on_answer(message)
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -222,7 +252,7 @@ class SimClient:
     async def listen(self, subject: str, handler: Any, queue: str = "") -> Subscription:
         return await self.subscribe(subject, queue, handler)
 
-    def forget(self, subscription: Subscription) -> None:
+    def end(self, subscription: Subscription) -> None:
         self._own.pop(subscription._id, None)
         self.registered.pop(subscription._id, None)
 

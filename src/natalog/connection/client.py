@@ -4,9 +4,9 @@ Anybody who may publish to a subject that we listen on chooses bytes of that sub
 subject and its headers.  Left alone, nats-py stops reading for good at bytes that are no UTF-8 and
 takes some control characters for separators.  Here no message can end the connection.
 
-Two ways are shorter here: a message goes to a handler that never waits without a queue and a task
-in between, and what is published is written at once, unless something was written just before; then
-it goes with what else comes in the same turn of the event loop.
+Two ways are shorter here: a message goes to a handler that never waits while its bytes come in, with
+no queue and no task in between, and what is published is written at once, unless something was
+written just before; then it goes with what else comes in the same turn of the event loop.
 
 nats-server refuses what a user may not do in a line of its own, without saying to which call it
 belongs; the line names the subject, and `NatsClient.on_violation` tells it on.
@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -30,6 +31,8 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
+from natalog.connection.frames import frame, headers_of
+
 CONTROL_LINE_BYTES_MAX: Final = 64 * 1024
 """Longest line that the server sends, its INFO apart (4,096 bytes by default)."""
 INFO_BYTES_MAX: Final = 1024 * 1024
@@ -39,6 +42,8 @@ READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
 READ_BYTES: Final = 64 * 1024
 """What is parsed at a time."""
 
+_UNSENT_BYTES: Final = 1024 * 1024
+"""Who publishes while so much waits to be written, waits too."""
 _CLOSE_TIMEOUT_S: Final = 0.2
 _READING_S: Final = 0.004
 """After reading for so long the event loop gets a turn."""
@@ -73,11 +78,14 @@ class NatsClient(Client):
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
         super().__init__()
-        self._ps = _Protocol(self)
+        protocol = self._ps = _Protocol(self)
         if not any(server.startswith(("ws://", "wss://")) for server in servers):
-            self._transport = _Tcp()  # type: ignore[no-untyped-call]
+            self._transport = _Tcp(protocol.take)
         self.on_violation: list[Callable[[Violation], None]] = []
         self._direct: dict[int, Callable[[Msg], object]] = {}
+        self._asked: dict[str, Callable[[Msg], object]] = {}
+        self._numbers = itertools.count(1)
+        self._telling: set[asyncio.Future[None]] = set()
         self._wrote_at = 0.0
         self._writing = False
         self.tls_required = any(server.startswith("tls://") for server in servers)
@@ -106,20 +114,31 @@ class NatsClient(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
+        if sid in self._direct:
+            said = await self._process_headers(headers) if headers else None
+            if self.hand(sid, subject, reply, data, said):
+                return
+        await super()._process_msg(sid, subject, reply, data, headers)
+
+    def hand(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> bool:
+        """Call the handler of a message; False where messages go, or still wait, in a queue."""
         handler = self._direct.get(sid)
         subscription = self._subs.get(sid)
         if handler is None or subscription is None or not subscription._pending_queue.empty():
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        self.stats["in_msgs"] += 1
-        self.stats["in_bytes"] += len(data)
+            return False
+        stats = self.stats
+        stats["in_msgs"] += 1
+        stats["in_bytes"] += len(data)
         subscription._received += 1
-        said = await self._process_headers(headers) if headers else None
-        message = self._build_message(sid, subject, reply, data, said)
         try:
-            handler(message)
+            handler(self._build_message(sid, subject, reply, data, headers))
         except Exception as error:  # as nats-py does with those of its callbacks
-            await self._error_cb(error)
+            telling = asyncio.ensure_future(self._error_cb(error))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+        return True
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._direct.pop(sid, None)
@@ -133,11 +152,19 @@ class NatsClient(Client):
                 self._direct[sid] = self._on_answer
 
     def _on_answer(self, message: Msg) -> None:
-        future = self._resp_map.get(message.subject[len(self.answers_prefix) :])
+        token = message.subject.rpartition(".")[2]
+        asked = self._asked.pop(token, None)
+        if asked is not None:
+            asked(message)
+            return
+        future = self._resp_map.get(token)
         if future is not None and not future.done():
             future.set_result(message)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        found = headers_of(headers)
+        if found is not None:
+            return found or None
         try:
             return await super()._process_headers(headers)
         except (UnicodeDecodeError, IndexError, ValueError):
@@ -186,15 +213,92 @@ class NatsClient(Client):
 
     # --- what goes out -----------------------------------------------------------------------
 
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if self._pending_data_size > _UNSENT_BYTES or not self._skip_subject_validation:
+            said = None if headers is None else dict(headers)
+            await super().publish(subject, payload, reply, said)
+            return
+        if len(payload) > self._max_payload:
+            raise errors.MaxPayloadError
+        self.send((frame(subject, payload, reply, headers),), len(payload))
+
+    frame = staticmethod(frame)
+
+    def send(self, made: Sequence[bytes], size: int, *, now: bool = False) -> None:
+        """Publish what `frame` made of ``size`` bytes without waiting.
+
+        ``now``: although something was written just before.  Raises as `publish`; who sends a lot
+        is to publish it.
+        """
+        if self._status != Client.CONNECTED:
+            if self.is_closed:
+                raise errors.ConnectionClosedError
+            if self.is_draining_pubs:
+                raise errors.ConnectionDrainingError
+            if not self.is_connected and size + self._pending_data_size > self._max_pending_size:
+                raise errors.OutboundBufferLimitError
+        stats = self.stats
+        stats["out_msgs"] += len(made)
+        stats["out_bytes"] += size
+        self._pending.extend(made)
+        self._pending_data_size += sum(map(len, made))
+        if now:
+            self._wrote_at = 0.0
+        self._soon()
+
+    async def asking(self) -> None:
+        """See that there is somewhere for answers to come, before `ask`."""
+        if not self._resp_sub_prefix:
+            await self._init_request_sub()
+
+    def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        on_answer: Callable[[Msg], object],
+    ) -> str:
+        """Send a request at once; ``on_answer``, which must not wait, hears the answer.
+
+        Returns a name for `forget`.  Raises as `publish`.
+        """
+        if len(payload) > self._max_payload:
+            raise errors.MaxPayloadError
+        token = f"a{next(self._numbers)}"
+        made = frame(subject, payload, f"{self.answers_prefix}{token}", headers)
+        self._asked[token] = on_answer
+        try:
+            self.send((made,), len(payload), now=True)
+        except BaseException:
+            del self._asked[token]
+            raise
+        return token
+
+    def forget(self, token: str) -> None:
+        """Nobody waits for an answer any more."""
+        self._asked.pop(token, None)
+
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         if force_flush:
             return await super()._flush_pending(force_flush)
-        if not self._writing:
+        self._soon()
+        return None
+
+    def _soon(self) -> None:
+        """Write what waits at once, or in the next turn of the event loop."""
+        if not self._writing or not self._wrote_at:
             if perf_counter() - self._wrote_at > _TURN_S and self._write():
-                return None
+                return
+            if self._writing:
+                return
             self._writing = True
             asyncio.get_running_loop().call_soon(self._write_rest)
-        return None
 
     def _write(self) -> bool:
         """Write what waits, where the connection takes it without waiting."""
@@ -245,6 +349,12 @@ class _Tcp(TcpTransport):
 
     _turn = 0.0
 
+    def __init__(self, take: Callable[[bytes], bytes]) -> None:
+        """``take``: handles what it can of bytes that come in, and returns the rest."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._take = take
+        self._heard: asyncio.StreamReader | None = None
+
     def __bool__(self) -> bool:
         return True  # nats-py would make another one
 
@@ -255,7 +365,23 @@ class _Tcp(TcpTransport):
         await super().connect_tls(*arguments, **named)
         self._io_reader._limit = READ_AHEAD_BYTES  # type: ignore[union-attr]
 
+    def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Look at bytes as they come in, while somebody waits for them and none wait already."""
+        self._heard = reader
+        feed, take = reader.feed_data, self._take
+
+        def feed_data(data: bytes) -> None:
+            if reader._waiter is not None and not reader._buffer:  # type: ignore[attr-defined]
+                data = take(data)
+                if not data:
+                    return
+            feed(data)
+
+        reader.feed_data = feed_data  # type: ignore[method-assign, assignment]
+
     async def read(self, buffer_size: int) -> bytes:
+        if self._io_reader is not self._heard and self._io_reader is not None:
+            self._listen(self._io_reader)
         began = perf_counter()
         if began - self._turn > _READING_S:  # what waits is read without a pause
             await asyncio.sleep(0)
@@ -310,6 +436,38 @@ class _Protocol(Parser):
     def reset(self) -> None:
         super().reset()
         self._message = None
+
+    def take(self, data: bytes) -> bytes:
+        """Hand over the messages that ``data`` begins with, as far as that needs no waiting.
+
+        Returns the rest, which is for `parse`.
+        """
+        client = self._client
+        if self.buf or self._message is not None or not client.is_connected:
+            return data
+        client._wrote_at = 0.0
+        at = 0
+        while data.startswith((b"MSG ", b"HMSG "), at):
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                break
+            try:
+                sid, subject, reply, head, size = _message(data[at:end])
+            except errors.ProtocolError:
+                break
+            begin = end + 2
+            if begin + size + 2 > len(data):
+                break
+            headers = None
+            if head:
+                headers = headers_of(data[begin : begin + head])
+                if headers is None:
+                    break
+            payload = data[begin + head : begin + size]
+            if not client.hand(sid, subject, reply, payload, headers or None):
+                break
+            at = begin + size + 2
+        return data[at:] if at else data
 
     async def parse(self, data: bytes = b"") -> None:
         self._client._wrote_at = 0.0  # an answer to this is the first thing that is said to it
