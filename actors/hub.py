@@ -46,6 +46,8 @@ READS_PARKED_MAX = 1024
 REFRESH_TIMEOUT_S = 1.0
 """A transactor that asks for its own branch gets no answer; it must not wait for long."""
 REFRESH_PAUSE_S = 0.005
+FOLLOW_PAUSE_S = 0.005
+"""Between two batches of blocks, of a log that is followed and written to all the time."""
 REST_INTERVAL_MAX_S = 30.0
 """Between two looks for branches that nobody uses."""
 MOVE_PAUSE_S = 0.02
@@ -94,10 +96,18 @@ class Follower(Actor):
         await check_head(head, self.state, self._log)
         table = await self._archive.prepare(self.state, self._log)
         self._ready.set()
-        following = self._log.blocks(self.state.position, follow=True, table=table)
+        following = self._log.blocks(
+            self.state.position, follow=True, table=table, pause=self._pause
+        )
         async with aclosing(following) as batches:
             async for batch in batches:
                 await fold(self.state, batch)
+
+
+    async def _pause(self) -> None:
+        """Let some blocks come together, unless somebody waits for the next one."""
+        with anyio.move_on_after(FOLLOW_PAUSE_S):
+            await self.state.awaited()
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -240,10 +240,12 @@ class BranchLog:
         follow: bool = False,
         until: int | None = None,
         table: Table | None = None,
+        pause: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncGenerator[list[PlacedBlock], None]:
         """Batches of blocks after ``after``, verified; to the present end or, following, for ever.
 
         ``until``: to that block instead.  ``table``: what was erased, as the caller knows it.
+        ``pause``: of who follows, after each batch.
         Raises `LogCorrupt` for holes, broken chains and unreadable blocks; `LogRedacted` when
         something was erased meanwhile; `BranchNotFound` when the log is gone.
         """
@@ -253,7 +255,9 @@ class BranchLog:
         if table is None:
             table = await self.table()
         copies = table.copies
-        reader = StreamReader(self.port, self.stream, at.seq + 1, erased=copies.__contains__)
+        reader = StreamReader(
+            self.port, self.stream, at.seq + 1, erased=copies.__contains__, pause=pause
+        )
         try:
             async with aclosing(reader.messages(until)) as batches:
                 async for batch in batches:

@@ -3,6 +3,10 @@
 nats-py's own ordered consumer drops messages silently when it lags; this reader asks for batches of
 bounded size, notices every gap and every broken connection, and starts again after the last
 message it handed out.
+
+Who follows a stream that is written to all the time may pause between two batches.  Then one message
+is asked for, whenever it comes; after it and the pause everything that has come meanwhile, and again
+one.  So nobody is woken, here or in the server, for every message.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +67,7 @@ class StreamReader:
 
     ``gaps`` False: a missing sequence number is a `Hole`, unless it is one that ``erased`` knows.
     True: messages may have been removed from the stream.  ``headers_only``: without their data,
-    whose size is in ``Nats-Msg-Size``.
+    whose size is in ``Nats-Msg-Size``.  ``pause``: awaited between batches when reading for ever.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class StreamReader:
         gaps: bool = False,
         headers_only: bool = False,
         erased: Callable[[int], bool] | None = None,
+        pause: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._port = port
+        self._pause = pause
         self._stream = stream
         self._next = start
         self._gaps = gaps
@@ -107,7 +113,9 @@ class StreamReader:
                 await anyio.sleep(RETRY_S)
                 continue
             try:
-                async with aclosing(session.batches()) as batches:
+                pause = self._pause if until is None else None
+                found = session.batches() if pause is None else session.paced(pause)
+                async with aclosing(found) as batches:
                     async for batch in batches:
                         handed, hole = self._take(batch)
                         if until is not None:  # a batch may hold what came after the question
@@ -230,23 +238,67 @@ class _Session:
                 )
             )
 
-    async def _pull(self) -> None:
-        wish: dict[str, Any] = {
-            "batch": BATCH_MESSAGES,
-            "max_bytes": max(BATCH_BYTES, 2 * self._port.max_payload),
-        }
-        if self._live:
+    async def _pull(self, count: int, *, wait: bool) -> None:
+        wish: dict[str, Any] = {"batch": count}
+        if count > 1:
+            wish["max_bytes"] = max(BATCH_BYTES, 2 * self._port.max_payload)
+        if wait:
             wish["expires"] = int(PULL_EXPIRES_S * _SECOND_NS)
         else:
             wish["no_wait"] = True
         await self._port.publish(self._pulls, json.dumps(wish).encode(), reply=self._inbox)
+
+    async def paced(
+        self, pause: Callable[[], Awaitable[None]]
+    ) -> AsyncGenerator[list[Stored], None]:
+        """What arrives, with a pause after each batch; ends when the consumer is lost."""
+        delivered = 0
+        try:
+            await self._pull(1, wait=True)
+            while True:
+                message: Message | Forbidden | None = None
+                with anyio.move_on_after(SILENCE_S):
+                    message = await self._queue.get()
+                if message is None:
+                    return
+                batch: list[Stored] = []
+                lost = False
+                while message is not None and not lost:
+                    if isinstance(message, Forbidden):
+                        raise message
+                    headers = message.headers or {}
+                    status = headers.get("Status")
+                    if status is None:
+                        stored, count = _stored(message)
+                        lost = count > delivered + 1
+                        if not lost:
+                            delivered = max(delivered, count)
+                            batch.append(stored)
+                    elif status == "408":
+                        await self._pull(1, wait=True)
+                    elif status not in ("100", "404"):
+                        said = headers.get("Description", "")
+                        lost = "Batch Completed" not in said and "MaxBytes" not in said
+                    message = None if self._queue.empty() else self._queue.get_nowait()
+                if batch:
+                    yield batch
+                if lost:
+                    log.info("consumer of %s is lost", self._stream)
+                    await anyio.sleep(RETRY_S)
+                    return
+                if batch:
+                    await pause()
+                    await self._pull(BATCH_MESSAGES, wait=False)
+                    await self._pull(1, wait=True)
+        except ServiceError:
+            await anyio.sleep(RETRY_S)
 
     async def batches(self) -> AsyncGenerator[list[Stored], None]:
         """What arrives, as it arrives; ends when the consumer is lost or (not live) at the end."""
         filled = delivered = 0
         while True:
             try:
-                await self._pull()
+                await self._pull(BATCH_MESSAGES, wait=self._live)
             except ServiceError:
                 await anyio.sleep(RETRY_S)
                 return

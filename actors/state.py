@@ -6,6 +6,7 @@ readers take its `db`, which never changes under them.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -116,8 +117,9 @@ class BranchState:
         self.epoch = 0
         self._held: OrderedDict[int, Database] = OrderedDict()
         self.failure: NatalogError | None = None
-        self._changed = anyio.Event()
+        self._changed = asyncio.Event()
         self._waiting = 0
+        self._wanted = asyncio.Event()
 
     @property
     def empty(self) -> bool:
@@ -276,17 +278,21 @@ class BranchState:
         """How many wait for a basis."""
         return self._waiting
 
+    async def awaited(self) -> None:
+        """Wait until somebody waits for a basis."""
+        await self._wanted.wait()
+
     def announce(self) -> None:
         """Wake those who wait for a basis."""
         if self._waiting:
             self._changed.set()
-            self._changed = anyio.Event()
+            self._changed = asyncio.Event()
 
     def fail(self, error: NatalogError) -> None:
         """Nothing more will come: the log is corrupt or gone."""
         self.failure = error
         self._changed.set()
-        self._changed = anyio.Event()
+        self._changed = asyncio.Event()
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -331,6 +337,7 @@ class BranchState:
             return self.db
         with anyio.move_on_after(timeout_s):
             self._waiting += 1
+            self._wanted.set()
             try:
                 while self.db.max_tx < basis:
                     await self._changed.wait()
@@ -338,6 +345,8 @@ class BranchState:
                         raise self.failure
             finally:
                 self._waiting -= 1
+                if not self._waiting:
+                    self._wanted = asyncio.Event()
         if self.db.max_tx < basis:
             raise DeadlineExceeded(
                 f"{self.database}.{self.branch} did not reach transaction {basis} in time; it "

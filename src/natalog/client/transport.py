@@ -62,7 +62,7 @@ class _Waiter:
         self.subject = subject
         self.parts: dict[int, bytes] = {}
 
-    def fail(self, error: NatalogError) -> None:
+    def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -261,15 +261,22 @@ class Transport:
         """
         self._check(subject, len(payload))
         token = str(next(self._tokens))
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), subject)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        waiter = _Waiter(loop.create_future(), subject)
+        timer: asyncio.TimerHandle | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                if not self._nats.is_connected:
+            if not self._nats.is_connected or self._nats.busy:
+                async with asyncio.timeout(timeout_s):
                     # nats-py would keep the message and send it when its sender has given up
                     await self._connected.wait()
+                    self._waiting[token] = waiter
+                    await self._send(subject, payload, f"{self._inbox}.{token}", headers)
+            else:
                 self._waiting[token] = waiter
                 await self._send(subject, payload, f"{self._inbox}.{token}", headers)
-                reply = await waiter.future
+            timer = loop.call_at(began + timeout_s, waiter.fail, TimeoutError())
+            reply = await waiter.future
         except TimeoutError:
             if not self._connected.is_set():
                 raise Unavailable(
@@ -289,6 +296,8 @@ class Transport:
                 on_cancel(f"{self._inbox}.{token}")
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
             self._waiting.pop(token, None)
         if reply.headers.get("Status") == "503" and not reply.data:
             raise Unavailable(

@@ -220,7 +220,7 @@ class NatsClient(Client):
         reply: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        if self._pending_data_size > _UNSENT_BYTES or not self._skip_subject_validation:
+        if self.busy or not self._skip_subject_validation:
             said = None if headers is None else dict(headers)
             await super().publish(subject, payload, reply, said)
             return
@@ -251,6 +251,11 @@ class NatsClient(Client):
         if now:
             self._wrote_at = 0.0
         self._soon()
+
+    @property
+    def busy(self) -> bool:
+        """Whether so much waits to be written that more is to wait."""
+        return self._pending_data_size > _UNSENT_BYTES
 
     async def asking(self) -> None:
         """See that there is somewhere for answers to come, before `ask`."""
