@@ -89,7 +89,7 @@ MERGE_WORDS = (
 )
 BLOCK_OVERHEAD_BYTES = 512
 FAILPOINTS = tuple(
-    f"append.{done}" for done in ("staged", "sent", "stored", "noted", "answered", "reported")
+    f"append.{done}" for done in ("staged", "sent", "stored", "answered", "noted")
 )
 
 
@@ -122,10 +122,10 @@ class Staged:
     error: NatalogError | None
     after: Database
     repeats: list[Request | Ingested]
-    payload: bytes = b""
-    """The report, once it is packed."""
     answer: Letter | None = None
     """The answer, where it is ready to be sent."""
+    news: Letter | None = None
+    """The report for the feed."""
 
 
 class Transactor(Actor):
@@ -450,27 +450,29 @@ class Transactor(Actor):
             self._block_transactions.observe(len(group))
             for one in group:
                 await self._answer(one)
-            failpoint("append.reported")
 
     def _prepare(self, group: Sequence[Staged]) -> None:
-        """While a block is on its way: the answers to it, as far as they can be ready."""
-        for one in group:
-            if one.record is None or one.commit is None or one.payload:
-                continue
-            one.payload = pack(commit_struct(one.record, one.commit, *self._labels))
-            submission = one.submission
-            if type(submission) is Request and submission.kind == "msgpack":
-                one.answer = submission.letter(one.payload, one.record.tx)
+        """While a block is on its way: what there will be to say, as far as it can be ready."""
+        try:
+            for one in group:
+                if one.news is not None:
+                    continue  # the block is sent again
+                submission = one.submission
+                if one.error is not None:
+                    one.news = self._rejection(one.ident, one.error, submission)
+                if one.record is None or one.commit is None:
+                    continue
+                payload = pack(commit_struct(one.record, one.commit, *self._labels))
+                if type(submission) is Request and submission.kind == "msgpack":
+                    one.answer = submission.letter(payload, one.record.tx)
+                one.news = self._report(payload, one.record.tx)
+        except Exception:
+            log.exception("what is to be said of a block was not made ready")
 
     def _stored(self, group: Sequence[Staged], at: Position) -> None:
-        """While the receipt of a block is read: answer first, then be where the log is."""
+        """While the receipt of a block is read: tell of it first, then be where the log is."""
         failpoint("append.stored")
-        ready = [one.answer for one in group if one.answer is not None]
-        if ready:
-            try:
-                self._port.send(ready)
-            except NatalogError as error:
-                log.warning("%d answers were lost: %s", len(ready), error.message)
+        self._say([one.answer for one in group if one.answer], [one.news for one in group])
         failpoint("append.answered")
         state = self.state
         for spot, one in enumerate(group):
@@ -483,12 +485,20 @@ class Transactor(Actor):
         state.announce()
         failpoint("append.noted")
 
+    def _say(self, answers: Sequence[Letter], news: Sequence[Letter | None]) -> None:
+        """Answers first, then what goes to the feed; they travel together."""
+        letters = [*answers, *(one for one in news if one is not None)]
+        try:
+            if letters:
+                self._port.send(letters)
+        except NatalogError as error:
+            log.warning("%d answers and their reports were lost: %s", len(answers), error.message)
+
     async def _answer(self, one: Staged) -> None:
-        """Tell the sender, those who repeated the transaction meanwhile, and the feed."""
+        """Tell a sender who has no answer yet, and those who repeated the transaction meanwhile."""
         submission = one.submission
         if one.error is not None:
             self._count("rejected")
-            await self._publish_rejection(one.ident, one.error, submission)
             submission.answered = True
             for repeat in one.repeats:
                 await repeat.refuse(one.error)
@@ -496,12 +506,8 @@ class Transactor(Actor):
         assert one.report is not None and one.record is not None and one.commit is not None
         if isinstance(submission, Request) and one.answer is None:
             body = commit_struct(one.record, one.commit, *self._labels)
-            if submission.kind == "msgpack" and not isinstance(submission, Planned):
-                await submission.reply_bytes(one.payload, one.record.tx)
-            else:
-                await submission.reply(body, one.record.tx)
+            await submission.reply(body, one.record.tx)
         submission.answered = True
-        await self._publish_report(one.payload, one.record.tx)
         self._count("committed")
         if one.record.purged:
             self._purged.inc(one.record.purged)
@@ -511,20 +517,18 @@ class Transactor(Actor):
             body = commit_struct(one.record, one.commit, *self._labels)
             await repeat.reply(Struct(body, repeated=True), one.record.tx)
 
-    async def _publish_report(self, payload: bytes, tx: int) -> None:
-        """The live feed; who misses a report, or one too large for a message, reads the log."""
+    def _report(self, payload: bytes, tx: int) -> Letter:
+        """For the live feed; who misses a report, or one too large for a message, reads the log."""
         headers = {"Content-Type": "application/msgpack", "Natalog-Basis": str(tx)}
         if len(payload) > self._port.payload_room:
             payload = pack(Struct(tx=tx, database=self._labels[0], branch=self._labels[1]))
             headers["Natalog-Truncated"] = "true"
-        try:
-            await self._port.publish(self._report_subject, payload, headers=headers)
-        except NatalogError as error:
-            log.warning("a report was not published: %s", error.message)
+        return self._port.letter(self._report_subject, payload, headers)
 
-    async def _publish_rejection(
+    def _rejection(
         self, ident: str | None, error: NatalogError, one: Request | Ingested | Own
-    ) -> None:
+    ) -> Letter:
+        """For the live feed: an ingested transaction that was refused."""
         body = Struct(
             rejected=error_struct(error),
             id=ident,
@@ -532,12 +536,8 @@ class Transactor(Actor):
             database=self._labels[0],
             branch=self._labels[1],
         )
-        try:
-            await self._port.publish(
-                self._report_subject, pack(body), headers={"Content-Type": "application/msgpack"}
-            )
-        except NatalogError as failed:
-            log.warning("a rejection was not published: %s", failed.message)
+        headers = {"Content-Type": "application/msgpack"}
+        return self._port.letter(self._report_subject, pack(body), headers)
 
     # --- repeats -----------------------------------------------------------------------------
 
@@ -690,8 +690,13 @@ def split_blocks(staged: Sequence[Staged], room: int) -> Iterator[list[Staged]]:
 def commit_struct(record: TxRecord, commit: UUID, database: str, branch: str) -> Struct:
     """The report of a committed transaction."""
     meta = dict(record.tx_meta)
-    instant = None if record.instant_ms is None else ms_instant(record.instant_ms)
-    if instant is not None:
+    instant = None
+    if record.instant_ms is not None:
+        first = record.datoms[0] if record.datoms else None
+        if first is not None and first.a is TX_INSTANT and first.e == record.tx:
+            instant = first.v
+        else:
+            instant = ms_instant(record.instant_ms)
         meta[TX_INSTANT] = instant
     return Struct(
         tx=record.tx,

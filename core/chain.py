@@ -10,6 +10,8 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
+from natalog.core.values import numbered_uuid
+
 HASH_BYTES: Final = 32
 FIRST_HASH: Final = bytes(HASH_BYTES)
 """What the first block of a log names as the hash before it."""
@@ -29,7 +31,7 @@ def commit_id(record: bytes) -> UUID:
     UUID('0fcac08d-2dd9-8a87-97cb-fb17f87b2861')
     """
     digest = int.from_bytes(sha256(_COMMIT_DOMAIN + record).digest()[:16], "big")
-    return UUID(int=(digest & _VERSION_MASK) | _VERSION_8)
+    return numbered_uuid((digest & _VERSION_MASK) | _VERSION_8)
 
 
 def block_hash(block: bytes) -> bytes:

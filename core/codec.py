@@ -43,6 +43,7 @@ from natalog.core.values import (
     Tagged,
     instant_ms,
     is_crowded,
+    numbered_uuid,
     make_set,
     ms_instant,
 )
@@ -112,10 +113,20 @@ def _decimal_checked(value: Decimal) -> Decimal:
     return value
 
 
+_last_instant: tuple[datetime | None, Any] = (None, None)
+"""A report of a transaction says its instant several times."""
+
+
 def _instant(value: datetime) -> Any:
+    global _last_instant
+    known, made = _last_instant
+    if value is known:
+        return made
     if value.tzinfo is None:
         raise CodecError(f"an instant needs a time zone: {value!r}")
-    return Ext(EXT_INSTANT, struct.pack(">q", instant_ms(value)))
+    made = Ext(EXT_INSTANT, struct.pack(">q", instant_ms(value)))
+    _last_instant = (value, made)
+    return made
 
 
 _KEYWORDS: Final[dict[Keyword, Any]] = {}
@@ -155,7 +166,10 @@ def _encoder(depth: int) -> Callable[[Any], Any]:
     """What msgpack calls for a value it does not know; ``depth`` as in `_decode`."""
 
     def encode(value: Any) -> Any:
-        simple = _ENCODERS.get(type(value))
+        kind = type(value)
+        if kind is Keyword and (kept := _KEYWORDS.get(value)) is not None:
+            return kept
+        simple = _ENCODERS.get(kind)
         if simple is not None:
             return simple(value)
         if isinstance(value, (Set, EdnList, Tagged)):
@@ -281,11 +295,24 @@ def _read_decimal(data: bytes) -> Decimal:
     return _decimal_checked(made) if made.is_finite() else _bad("a decimal that is no number")
 
 
+_last_read: tuple[bytes, datetime] = (bytes(8), ms_instant(0))
+
+
 def _read_instant(data: bytes) -> datetime:
+    global _last_read
+    known, made = _last_read
+    if data == known:
+        return made
     try:
-        return ms_instant(struct.unpack(">q", _exact(data, 8, "instant"))[0])
+        made = ms_instant(struct.unpack(">q", _exact(data, 8, "instant"))[0])
     except OverflowError:
         _bad("an instant outside the years 1 to 9999")
+    _last_read = (data, made)
+    return made
+
+
+def _read_uuid(data: bytes) -> UUID:
+    return numbered_uuid(int.from_bytes(_exact(data, 16, "UUID"), "big"))
 
 
 def _read_ratio(inner: Any) -> Any:
@@ -343,7 +370,7 @@ def _numbers(data: bytes, letter: str, size: int) -> tuple[float, ...]:
 _DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
     EXT_KEYWORD: _read_keyword,
     EXT_SYMBOL: lambda data: Symbol(_text(data)),
-    EXT_UUID: lambda data: UUID(bytes=_exact(data, 16, "UUID")),
+    EXT_UUID: _read_uuid,
     EXT_INSTANT: _read_instant,
     EXT_BIGINT: _read_bigint,
     EXT_DECIMAL: _read_decimal,
@@ -390,6 +417,8 @@ def _decode(data: bytes, depth: int, count: _Count | None) -> Any:
     """
 
     def extension(code: int, inner: bytes) -> Any:
+        if code == EXT_KEYWORD and (kept := _KEYWORDS_READ.get(inner)) is not None:
+            return kept
         decode = _DECODERS.get(code)
         if decode is not None:
             return decode(inner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from natalog.core.errors import NatalogError, error_from_wire
@@ -142,10 +142,15 @@ class QueryAnswer(NamedTuple):
     stats: QueryStats
 
 
+_datom: Final = tuple.__new__
+
+
 def datoms_from_rows(rows: Any) -> list[Datom]:
     """Datoms from rows ``[e a v tx added]``."""
     return [
-        Datom(row[0], row[1], as_value(row[2]), row[3], row[4] if len(row) > 4 else True)
+        _datom(Datom, row)
+        if len(row) == 5 and type(row[2]) is not list
+        else Datom(row[0], row[1], as_value(row[2]), row[3], row[4] if len(row) > 4 else True)
         for row in rows
     ]
 
