@@ -103,7 +103,6 @@ class Follower(Actor):
             async for batch in batches:
                 await fold(self.state, batch)
 
-
     async def _pause(self) -> None:
         """Let some blocks come together, unless somebody waits for the next one."""
         with anyio.move_on_after(FOLLOW_PAUSE_S):

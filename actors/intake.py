@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from anyio import CapacityLimiter, to_thread
@@ -175,6 +176,7 @@ class Intake:
         )
 
 
+@lru_cache(maxsize=1024)
 def check_tokens(database: str, branch: str) -> None:
     """`InvalidName` for tokens of a subject that name no database or branch.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -125,6 +126,8 @@ class BranchLog:
     ) -> Position:
         """Append a block after ``at`` and return its position, once it is safe on disk.
 
+        A cancellation waits until the outcome is known.
+
         ``sent`` is called once or more while the block is on its way, ``stored`` once, as soon as
         it is known to be safe.
 
@@ -135,7 +138,7 @@ class BranchLog:
         made = Position(at.seq + 1, block_hash(block))
         # two writers may make equal blocks; only one of them has written it
         message_id = f"{made.hash.hex()}.{self._writer}"
-        deadline = anyio.current_time() + RESOLVE_TIMEOUT_S
+        began = time.monotonic()
         maybe = False
 
         def safe() -> None:
@@ -154,6 +157,7 @@ class BranchLog:
                     timeout_s=APPEND_TIMEOUT_S,
                     sent=sent,
                     stored=safe,
+                    shielded=True,
                 )
                 return made
             except JetStreamError as error:
@@ -165,7 +169,9 @@ class BranchLog:
                 reason = error.message
             # A compare-and-set is checked before deduplication: a retry of an append whose receipt
             # was lost looks like a conflict.  What the log holds decides.
-            last, found = await self._look(made, deadline, maybe)
+            deadline = began + RESOLVE_TIMEOUT_S
+            with anyio.CancelScope(shield=True):
+                last, found = await self._look(made, deadline, maybe)
             if found == message_id:
                 safe()
                 return made
@@ -176,9 +182,10 @@ class BranchLog:
                     branch=self.branch,
                     sequence=made.seq,
                 )
-            if anyio.current_time() > deadline:
+            if time.monotonic() > deadline:
                 raise self._unresolved(reason, maybe)
-            await anyio.sleep(RESOLVE_PAUSE_S)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(RESOLVE_PAUSE_S)
 
     def _unresolved(self, reason: str, sent: bool) -> CommitUnknown | Unavailable:
         where = f"{self.database}.{self.branch}"
@@ -208,7 +215,7 @@ class BranchLog:
                 reason = f"block {made.seq} cannot be read."
             except (ServiceError, JetStreamError) as error:
                 reason = error.message
-            if anyio.current_time() > deadline:
+            if time.monotonic() > deadline:
                 raise self._unresolved(reason, sent)
             await anyio.sleep(RESOLVE_PAUSE_S)
 

@@ -88,9 +88,7 @@ MERGE_WORDS = (
     *("policy", "resolutions", "dry_run"),
 )
 BLOCK_OVERHEAD_BYTES = 512
-FAILPOINTS = tuple(
-    f"append.{done}" for done in ("staged", "sent", "stored", "answered", "noted")
-)
+FAILPOINTS = tuple(f"append.{done}" for done in ("staged", "sent", "stored", "answered", "noted"))
 
 
 class Submission(Protocol):
@@ -218,6 +216,7 @@ class Transactor(Actor):
                 await self._catch_up()
             message.reply(self.state)
             return
+        self._turn = time.monotonic()
         waiting: list[Request | Ingested] = [message]
         asks: list[Ask] = []
         while len(waiting) < BLOCK_TRANSACTIONS_MAX:
@@ -270,9 +269,7 @@ class Transactor(Actor):
                 await self._certain(waiting)
                 rest = await self._stage(waiting, staged)
                 await self._certain(waiting)
-                # a stop must not leave the outcome of an append unknown
-                with anyio.CancelScope(shield=True):
-                    await self._write(staged)
+                await self._write(staged)
             except LeaseLost as error:
                 self._abandon(waiting, error)
                 self.failure = error

@@ -48,7 +48,7 @@ from natalog.core.values import (
     ms_instant,
 )
 
-__all__ = ["content_kind", "from_json", "pack", "to_json", "unpack"]
+__all__ = ["content_kind", "from_json", "pack", "to_json", "unpack", "unpack_own"]
 
 EXT_KEYWORD: Final = 1
 EXT_SYMBOL: Final = 2
@@ -439,6 +439,31 @@ def _decode(data: bytes, depth: int, count: _Count | None) -> Any:
         timestamp=3,
         max_map_len=min(len(data), COLLECTIONS_READ_MAX),
     )
+
+
+def _extension(code: int, inner: bytes) -> Any:
+    """A value of an extension type that is in none."""
+    if code == EXT_KEYWORD and (kept := _KEYWORDS_READ.get(inner)) is not None:
+        return kept
+    decode = _DECODERS.get(code)
+    if decode is not None:
+        return decode(inner)
+    nested = _NESTED.get(code)
+    return _bad("an extension type") if nested is None else nested(_decode(inner, 1, None))
+
+
+def unpack_own(data: bytes) -> Any:
+    """`unpack` for what `pack` has made: that a map holds a key twice is not noticed."""
+    try:
+        return msgpack.unpackb(
+            data,
+            ext_hook=_extension,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            timestamp=3,
+        )
+    except Exception:
+        return unpack(data)  # a key that is a list; or else it says what is wrong
 
 
 def _check_depth(value: Any) -> None:

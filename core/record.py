@@ -50,7 +50,7 @@ class PurgeRef:
     closed_before_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take microseconds to make
 class TxRecord:
     """One commit, or the beginning or end of a branch.
 
@@ -280,7 +280,7 @@ class Rejection:
         return cls(ident, code, kind)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One entry of a block: the bytes of a record or rejection.
 

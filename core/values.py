@@ -326,15 +326,20 @@ def instant_text(instant: datetime) -> str:
 # --- UUIDs ---------------------------------------------------------------------------------------
 
 
+_new: Final = object.__new__
+_set_number: Final = UUID.__dict__["int"].__set__
+_set_safe: Final = UUID.__dict__["is_safe"].__set__
+
+
 def numbered_uuid(number: int) -> UUID:
     """The UUID of 128 bits; its class spends most of its time on the ways there are to give them.
 
     >>> numbered_uuid(1)
     UUID('00000000-0000-0000-0000-000000000001')
     """
-    made = object.__new__(UUID)
-    object.__setattr__(made, "int", number)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    made = _new(UUID)
+    _set_number(made, number)
+    _set_safe(made, SafeUUID.unknown)
     return made
 
 

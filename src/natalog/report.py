@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -40,6 +40,12 @@ class TxReport:
     def resolve(self, tempid: Any) -> int:
         """The entity that ``tempid`` became; `KeyError` when the transaction did not use it."""
         return self.tempids[tempid]
+
+
+_Draft: Final = make_dataclass(
+    "_Draft", [(one.name, one.type) for one in fields(TxReport)], slots=True
+)
+"""A report that is being made: a frozen one takes microseconds to fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,10 @@ def as_value(value: Any) -> Any:
 
 def report_from_map(body: Mapping[str, Any]) -> TxReport:
     """The report that a service's answer describes."""
-    return TxReport(**_report_fields(body))
+    made: Any = _Draft(**_report_fields(body))
+    made.__class__ = TxReport
+    report: TxReport = made
+    return report
 
 
 def merge_report_from_map(body: Mapping[str, Any]) -> MergeReport:

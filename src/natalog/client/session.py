@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from natalog.client.timeouts import Timeout
 from natalog.client.transport import BASIS_HEADER, ERROR_HEADER, Reply, Transport
-from natalog.core.codec import pack, unpack
+from natalog.core.codec import pack, unpack_own
 from natalog.core.errors import (
     Busy,
     CodecError,
@@ -167,7 +167,7 @@ def _undone(error: NatalogError) -> bool:
 
 def decode(reply: Reply) -> Answer:
     """The answer of a reply; raises what an error reply describes."""
-    body = unpack(reply.data) if reply.data else None
+    body = unpack_own(reply.data) if reply.data else None
     if ERROR_HEADER in reply.headers or "Nats-Service-Error-Code" in reply.headers:
         raise error_of(body, reply.headers.get(ERROR_HEADER, ""))
     basis = reply.headers.get(BASIS_HEADER)

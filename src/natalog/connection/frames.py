@@ -13,6 +13,13 @@ from nats import errors
 
 _LINE: Final = b"NATS/1.0\r\n"
 _KEY: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_USUAL: Final = frozenset(
+    {
+        *("Content-Type", "Natalog-Basis", "Natalog-Timeout-Ms", "Nats-Msg-Id"),
+        *("Nats-Expected-Last-Sequence", "Nats-Expected-Stream"),
+    }
+)
+"""Names that need no look at their letters."""
 _NEWLINES: Final = str.maketrans("\r\n", "  ")
 
 
@@ -28,7 +35,7 @@ def frame(
         return f"PUB {subject} {reply} {len(payload)}\r\n".encode() + payload + b"\r\n"
     lines = ["NATS/1.0\r\n"]
     for key, value in headers.items():
-        if not _KEY.fullmatch(key):
+        if key not in _USUAL and not _KEY.fullmatch(key):
             raise errors.BadHeaderError(key)
         if "\r" in value or "\n" in value:
             value = value.translate(_NEWLINES)
@@ -51,7 +58,8 @@ def headers_of(block: bytes) -> dict[str, str] | None:
     found: dict[str, str] = {}
     for line in block[10:].decode("utf-8", "replace").split("\r\n"):
         key, colon, value = line.partition(":")
-        key = key.strip()
-        if colon and _KEY.fullmatch(key):
+        if key in _USUAL:
+            found[key] = value.strip()
+        elif colon and _KEY.fullmatch(key := key.strip()):
             found[key] = value.strip()
     return found
