@@ -4,9 +4,9 @@ nats-py's own ordered consumer drops messages silently when it lags; this reader
 bounded size, notices every gap and every broken connection, and starts again after the last
 message it handed out.
 
-Who follows a stream that is written to all the time may pause between two batches.  Then one message
-is asked for, whenever it comes; after it and the pause everything that has come meanwhile, and again
-one.  So nobody is woken, here or in the server, for every message.
+Who follows a stream that is written to all the time may pause between two batches.  Then one
+message is asked for, whenever it comes; after it and the pause everything that has come meanwhile,
+and again one.  So nobody is woken, here or in the server, for every message.
 """
 
 from __future__ import annotations

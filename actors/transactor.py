@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-import anyio
 from anyio import to_thread
 
 from natalog.actors.archive import Archive

@@ -43,9 +43,9 @@ from natalog.core.values import (
     Tagged,
     instant_ms,
     is_crowded,
-    numbered_uuid,
     make_set,
     ms_instant,
+    numbered_uuid,
 )
 
 __all__ = ["content_kind", "from_json", "pack", "to_json", "unpack", "unpack_own"]

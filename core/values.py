@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from threading import RLock
 from typing import Any, ClassVar, Final, NamedTuple
-from uuid import SafeUUID, UUID
+from uuid import UUID, SafeUUID
 from weakref import WeakValueDictionary
 
 from natalog.core.limits import (

@@ -4,8 +4,8 @@ Anybody who may publish to a subject that we listen on chooses bytes of that sub
 subject and its headers.  Left alone, nats-py stops reading for good at bytes that are no UTF-8 and
 takes some control characters for separators.  Here no message can end the connection.
 
-Two ways are shorter here: a message goes to a handler that never waits while its bytes come in, with
-no queue and no task in between, and what is published is written at once, unless something was
+Two ways are shorter here: a message goes to a handler that never waits while its bytes come in,
+with no queue and no task in between, and what is published is written at once, unless something was
 written just before; then it goes with what else comes in the same turn of the event loop.
 
 nats-server refuses what a user may not do in a line of its own, without saying to which call it

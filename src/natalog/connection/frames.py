@@ -58,8 +58,6 @@ def headers_of(block: bytes) -> dict[str, str] | None:
     found: dict[str, str] = {}
     for line in block[10:].decode("utf-8", "replace").split("\r\n"):
         key, colon, value = line.partition(":")
-        if key in _USUAL:
-            found[key] = value.strip()
-        elif colon and _KEY.fullmatch(key := key.strip()):
+        if colon and (key in _USUAL or _KEY.fullmatch(key := key.strip())):
             found[key] = value.strip()
     return found
