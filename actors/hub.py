@@ -103,10 +103,12 @@ class Follower(Actor):
             async for batch in batches:
                 await fold(self.state, batch)
 
-    async def _pause(self) -> None:
-        """Let some blocks come together, unless somebody waits for the next one."""
+    async def _pause(self) -> bool:
+        """Let some blocks come together, unless somebody waits, or has waited, for the next one."""
         with anyio.move_on_after(FOLLOW_PAUSE_S):
             await self.state.awaited()
+            return True
+        return False
 
 
 @dataclass(slots=True)

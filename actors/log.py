@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from natalog.actors.nats_port import (
     JetStreamError,
     NatsPort,
 )
-from natalog.actors.reader import Hole, Stored, StreamReader
+from natalog.actors.reader import Hole, Pause, Stored, StreamReader
 from natalog.actors.redactions import Redactions
 from natalog.core.chain import FIRST_HASH, block_hash
 from natalog.core.erasures import Table
@@ -247,12 +247,12 @@ class BranchLog:
         follow: bool = False,
         until: int | None = None,
         table: Table | None = None,
-        pause: Callable[[], Awaitable[None]] | None = None,
+        pause: Pause | None = None,
     ) -> AsyncGenerator[list[PlacedBlock], None]:
         """Batches of blocks after ``after``, verified; to the present end or, following, for ever.
 
         ``until``: to that block instead.  ``table``: what was erased, as the caller knows it.
-        ``pause``: of who follows, after each batch.
+        ``pause``: of who follows, after each batch; whether somebody waits for the next one.
         Raises `LogCorrupt` for holes, broken chains and unreadable blocks; `LogRedacted` when
         something was erased meanwhile; `BranchNotFound` when the log is gone.
         """

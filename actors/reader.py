@@ -6,7 +6,8 @@ message it handed out.
 
 Who follows a stream that is written to all the time may pause between two batches.  Then one
 message is asked for, whenever it comes; after it and the pause everything that has come meanwhile,
-and again one.  So nobody is woken, here or in the server, for every message.
+and again one.  So nobody is woken, here or in the server, for every message.  Where somebody waits
+for messages, the next ones come as they are stored.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ PULL_EXPIRES_S = 20.0
 SILENCE_S = PULL_EXPIRES_S + 3.0
 """Without message or status for this long, the consumer is taken for lost."""
 CONSUMER_IDLE_S = 60.0
+HURRIED_MESSAGES = 32
+"""So many come without a pause, once somebody has waited for them."""
 RETRY_S = 0.2
 TIME_HEADER = "Natalog-Time-Ms"
 """When a message was first stored, where a restored backup has stored it again."""
@@ -43,6 +46,9 @@ LAGGING_ATTEMPTS = 50
 """So often a message is asked for on a cluster before it is taken for lost."""
 
 _SECOND_NS = 1_000_000_000
+
+
+Pause = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,8 @@ class StreamReader:
 
     ``gaps`` False: a missing sequence number is a `Hole`, unless it is one that ``erased`` knows.
     True: messages may have been removed from the stream.  ``headers_only``: without their data,
-    whose size is in ``Nats-Msg-Size``.  ``pause``: awaited between batches when reading for ever.
+    whose size is in ``Nats-Msg-Size``.  ``pause``: awaited between batches when reading for ever;
+    it says whether somebody waits for more.
     """
 
     def __init__(
@@ -79,7 +86,7 @@ class StreamReader:
         gaps: bool = False,
         headers_only: bool = False,
         erased: Callable[[int], bool] | None = None,
-        pause: Callable[[], Awaitable[None]] | None = None,
+        pause: Pause | None = None,
     ) -> None:
         self._port = port
         self._pause = pause
@@ -248,11 +255,9 @@ class _Session:
             wish["no_wait"] = True
         await self._port.publish(self._pulls, json.dumps(wish).encode(), reply=self._inbox)
 
-    async def paced(
-        self, pause: Callable[[], Awaitable[None]]
-    ) -> AsyncGenerator[list[Stored], None]:
+    async def paced(self, pause: Pause) -> AsyncGenerator[list[Stored], None]:
         """What arrives, with a pause after each batch; ends when the consumer is lost."""
-        delivered = 0
+        delivered = hurried = 0
         try:
             await self._pull(1, wait=True)
             while True:
@@ -274,11 +279,13 @@ class _Session:
                         if not lost:
                             delivered = max(delivered, count)
                             batch.append(stored)
-                    elif status == "408":
-                        await self._pull(1, wait=True)
                     elif status not in ("100", "404"):
                         said = headers.get("Description", "")
-                        lost = "Batch Completed" not in said and "MaxBytes" not in said
+                        ended = "Batch Completed" in said or "MaxBytes" in said
+                        lost = status != "408" and not ended
+                        if status == "408" or hurried > len(batch):
+                            hurried = 0
+                            await self._pull(1, wait=True)
                     message = None if self._queue.empty() else self._queue.get_nowait()
                 if batch:
                     yield batch
@@ -286,8 +293,13 @@ class _Session:
                     log.info("consumer of %s is lost", self._stream)
                     await anyio.sleep(RETRY_S)
                     return
-                if batch:
-                    await pause()
+                hurried = max(0, hurried - len(batch))
+                if not batch or hurried:
+                    continue
+                if await pause():
+                    hurried = HURRIED_MESSAGES
+                    await self._pull(hurried, wait=True)
+                else:
                     await self._pull(BATCH_MESSAGES, wait=False)
                     await self._pull(1, wait=True)
         except ServiceError:

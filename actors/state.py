@@ -279,8 +279,10 @@ class BranchState:
         return self._waiting
 
     async def awaited(self) -> None:
-        """Wait until somebody waits for a basis."""
-        await self._wanted.wait()
+        """Wait until somebody waits for a basis, or has done so since this was asked last."""
+        if not self._waiting:
+            await self._wanted.wait()
+        self._wanted.clear()
 
     def announce(self) -> None:
         """Wake those who wait for a basis."""
@@ -345,8 +347,6 @@ class BranchState:
                         raise self.failure
             finally:
                 self._waiting -= 1
-                if not self._waiting:
-                    self._wanted = asyncio.Event()
         if self.db.max_tx < basis:
             raise DeadlineExceeded(
                 f"{self.database}.{self.branch} did not reach transaction {basis} in time; it "
