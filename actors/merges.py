@@ -22,7 +22,8 @@ from natalog.actors.planned import Alone, Planned, Wish
 from natalog.actors.requests import Request
 from natalog.actors.runtime import Actor
 from natalog.actors.state import BranchState
-from natalog.actors.transactor import MERGE_WORDS, merge_parents, told, transaction_id
+from natalog.actors.transactor import told
+from natalog.actors.wishes import MERGE_WORDS, merge_parents, transaction_id
 from natalog.core.beginning import Base
 from natalog.core.database import Database
 from natalog.core.errors import BadRequest, Busy, CommitNotFound, MergeConflict

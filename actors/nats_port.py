@@ -10,38 +10,37 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import anyio
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import (
-    ConnectionClosedError,
-    ConnectionDrainingError,
-    ConnectionReconnectingError,
-    MaxPayloadError,
-    NoRespondersError,
-    OutboundBufferLimitError,
-)
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from natalog.actors.nats_answers import (
+    CLUSTER_NOT_READY,
+    CONSUMER_NOT_FOUND,
+    NO_MESSAGE,
+    STORE_NOT_CREATED,
+    STREAM_NAME_IN_USE,
+    STREAM_NOT_FOUND,
+    WRONG_LAST_SEQUENCE,
+    Deleted,
+    JetStreamError,
+    Letter,
+    PubAck,
+    check_answer,
+    seconds,
+    translate,
+)
 from natalog.connection.access import Access, shown_url
 from natalog.connection.client import NatsClient, Violation
-from natalog.core.errors import (
-    DeadlineExceeded,
-    Forbidden,
-    NatalogError,
-    StorageError,
-    TooLarge,
-    Unavailable,
-)
+from natalog.core.errors import DeadlineExceeded, Forbidden, NatalogError, TooLarge, Unavailable
 
 log = logging.getLogger("natalog.nats")
 
@@ -54,60 +53,11 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 PROTOCOL_SLACK_BYTES = 4096
 """Kept free below ``max_payload`` for the header lines that the server counts."""
 
+CLUSTER_PAUSE_S = 0.2
+STREAM_CREATE_ATTEMPTS_MAX = 6
 T = TypeVar("T")
 Message = Msg
 Handler = Callable[[Msg], None]
-
-
-class JetStreamError(StorageError):
-    """JetStream refused a call; ``err_code`` is its number (10059: no such stream)."""
-
-    code = "JetStream"
-    default_type = "storage/jetstream"
-
-    def __init__(self, message: str, *, err_code: int = 0, status: int = 0, **data: Any) -> None:
-        super().__init__(message, err_code=err_code, status=status, **data)
-        self.err_code = err_code
-        self.status = status
-
-
-CLUSTER_NOT_READY = 10008
-CLUSTER_PAUSE_S = 0.2
-STREAM_NOT_FOUND = 10059
-STORE_NOT_CREATED = 10049
-STREAM_CREATE_ATTEMPTS_MAX = 6
-CONSUMER_NOT_FOUND = 10014
-NO_MESSAGE = 10037
-WRONG_LAST_SEQUENCE = 10071
-STREAM_NAME_IN_USE = 10058
-
-
-@dataclass(slots=True)  # frozen ones take a microsecond to make
-class PubAck:
-    """JetStream's receipt."""
-
-    stream: str
-    seq: int
-    duplicate: bool
-
-
-@dataclass(slots=True)
-class Letter:
-    """A message as it travels; ``size``: of its payload."""
-
-    frame: Any
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """Messages that are no longer in a stream: those before the first, and some between."""
-
-    first_seq: int
-    seqs: frozenset[int]
-
-    def __contains__(self, seq: object) -> bool:
-        return seq in self.seqs or (isinstance(seq, int) and seq < self.first_seq)
 
 
 class NatsPort:
@@ -350,7 +300,7 @@ class NatsPort:
         waiting (what was asked may have happened), `Unavailable` when nobody listens, `Forbidden`
         when NATS does not let us ask.
         """
-        return await self._asked(subject, payload, headers, timeout_s, _itself)
+        return await self._asked(subject, payload, headers, timeout_s, lambda message: message)
 
     async def _asked(
         self,
@@ -474,7 +424,7 @@ class NatsPort:
                 message = await self.request(subject, payload, timeout_s=left)
             answer: dict[str, Any] = json.loads(message.data)
             try:
-                _check(answer, what)
+                check_answer(answer, what)
                 return answer
             except JetStreamError as error:
                 # a cluster that is choosing its leader has done nothing
@@ -617,7 +567,7 @@ class NatsPort:
                 stored()
                 return PubAck(str(stream), int(expected_last or 0) + 1, False)
             answer = json.loads(message.data)
-            _check(answer, subject)
+            check_answer(answer, subject)
             if stored is not None:
                 stored()
             duplicate = bool(answer.get("duplicate", False))
@@ -645,7 +595,7 @@ class NatsPort:
         }
         message = await self.request(subject, payload, headers=headers, timeout_s=timeout_s)
         answer = json.loads(message.data)
-        _check(answer, subject)
+        check_answer(answer, subject)
         return PubAck(str(answer["stream"]), int(answer["seq"]), False)
 
     async def read(
@@ -717,49 +667,9 @@ class NatsPort:
         return True
 
 
-def _itself(message: Msg) -> Msg:
-    return message
-
-
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def translate(error: BaseException, subject: str) -> NatalogError:
-    """One of our errors for one of nats-py's."""
-    if isinstance(error, NoRespondersError):
-        return Unavailable(f"Nobody listens on {subject}.", subject=subject, listening=False)
-    if isinstance(error, (NatsTimeoutError, asyncio.TimeoutError)):
-        return DeadlineExceeded(f"No answer came on {subject}.", subject=subject)
-    if isinstance(error, MaxPayloadError):
-        return TooLarge(f"The message to {subject} is larger than the server takes.")
-    if isinstance(error, OutboundBufferLimitError):
-        return Unavailable("The connection to NATS is down and its buffer full.", subject=subject)
-    if isinstance(
-        error, (ConnectionClosedError, ConnectionDrainingError, ConnectionReconnectingError)
-    ):
-        return Unavailable("The connection to NATS is closed.", subject=subject)
-    return Unavailable(f"NATS failed on {subject}: {error}.", subject=subject)
-
-
-def seconds(created: Any) -> float:
-    """Seconds since 1970 of a time as JetStream writes it, with nanoseconds; now if unknown."""
-    try:
-        whole = str(created).split(".")[0].rstrip("Z")
-        return datetime.fromisoformat(whole + "+00:00").timestamp()
-    except ValueError:
-        return time.time()
-
-
-def _check(answer: Mapping[str, Any], what: str) -> None:
-    error = answer.get("error")
-    if error:
-        raise JetStreamError(
-            f"JetStream refused {what}: {error.get('description', 'no reason given')}.",
-            err_code=int(error.get("err_code", 0)),
-            status=int(error.get("code", 0)),
-        )
 
 
 async def _quietly(work: Callable[..., Awaitable[Any]], *args: Any) -> None:

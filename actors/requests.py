@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 
 from natalog.actors.intake import CHANGING, IN_THREAD_BYTES, Intake, Room
 from natalog.actors.lease import LeaseLost
-from natalog.actors.nats_port import Letter, Message, NatsPort
+from natalog.actors.nats_answers import Letter
+from natalog.actors.nats_port import Message, NatsPort
 from natalog.actors.parts import Parts
 from natalog.actors.payload import CONTENT_TYPES, decode_payload, encode_error, encode_payload
 from natalog.actors.runtime import as_natalog

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from anyio import to_thread
@@ -30,13 +30,12 @@ from natalog.actors.lease import Lease, LeaseLost
 from natalog.actors.log import BranchLog, LogRedacted, Position
 from natalog.actors.metrics import OUTCOMES, Metrics
 from natalog.actors.names import Names
-from natalog.actors.nats_port import Letter, NatsPort
+from natalog.actors.nats_answers import Letter
+from natalog.actors.nats_port import NatsPort
 from natalog.actors.payload import (
     Struct,
     datom_rows,
     error_struct,
-    field_name,
-    fields_of,
 )
 from natalog.actors.planned import Alone, Planned, Wish
 from natalog.actors.requests import Request
@@ -44,20 +43,18 @@ from natalog.actors.runtime import Actor, Ask, as_natalog
 from natalog.actors.shared import Shared
 from natalog.actors.state import BranchState, LineEnded
 from natalog.actors.tables import Place
+from natalog.actors.wishes import read_transaction
 from natalog.core.beginning import deleted_record
 from natalog.core.codec import pack
 from natalog.core.database import Database
 from natalog.core.errors import (
-    BadRequest,
     Busy,
     CommitUnknown,
     Fenced,
     NatalogError,
-    ParentsRequired,
     SegmentCorrupt,
     SegmentMissing,
     TooLarge,
-    TransactSyntax,
     Unavailable,
     error_from_wire,
 )
@@ -71,7 +68,7 @@ from natalog.core.record import (
     encode_block,
 )
 from natalog.core.transact.report import TxReport
-from natalog.core.values import Keyword, Symbol, ms_instant
+from natalog.core.values import Keyword, ms_instant
 
 log = logging.getLogger("natalog.transactor")
 
@@ -81,22 +78,8 @@ TURN_S = 0.004
 LOOK_TIMEOUT_S = 30.0
 """Looking for what others have appended is given up after so long."""
 FENCED_ATTEMPTS = 5
-ID_LENGTH_MAX = 256
-MERGE_WORDS = (
-    *("branch", "from", "parents", "tx_data", "tx_meta", "id"),
-    *("policy", "resolutions", "dry_run"),
-)
 BLOCK_OVERHEAD_BYTES = 512
 FAILPOINTS = tuple(f"append.{done}" for done in ("staged", "sent", "stored", "answered", "noted"))
-
-
-class Submission(Protocol):
-    """A transaction that came in: as a request or from the ingest stream."""
-
-    def body(self) -> Any: ...
-    async def prepare(self) -> None: ...
-    def header(self, name: str) -> str | None: ...
-    def check_deadline(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -606,66 +589,6 @@ async def fold(state: BranchState, batch: Sequence[Any]) -> None:
         state.fail(state.ended)
         raise state.ended
     state.announce()
-
-
-def read_transaction(one: Submission) -> Wish:
-    """What a submission asks for."""
-    if isinstance(one, Planned):
-        return one.wish
-    body = one.body()
-    if isinstance(one, Request) and one.endpoint == "merge":
-        return read_merge(body)
-    fields: dict[str, Any] = {"tx_data": body}
-    if isinstance(body, dict):
-        if not any(field_name(key) == "tx_data" for key in body):
-            raise TransactSyntax(
-                "A transaction is a vector of operations or a map with tx_data.",
-                keys=[str(key)[:80] for key in list(body)[:10]],
-            )
-        fields = fields_of(body, ("tx_data", "tx_meta", "id"), "transact")
-    ident = fields.get("id")
-    if ident is None:
-        ident = one.header("Nats-Msg-Id")
-    return Wish(fields["tx_data"], fields.get("tx_meta"), transaction_id(ident))
-
-
-def read_merge(body: Any) -> Wish:
-    """A merge with data: a transaction whose commit has more parents than the head."""
-    fields = fields_of(body, MERGE_WORDS, "merge")
-    parents = merge_parents(fields)
-    for word in ("policy", "resolutions", "dry_run"):
-        if fields.get(word):
-            raise BadRequest(
-                f"A merge has either tx_data or {word}: what is given is not planned.", field=word
-            )
-    ident = transaction_id(fields.get("id"))
-    return Wish(fields["tx_data"], fields.get("tx_meta"), ident, parents)
-
-
-def merge_parents(fields: Mapping[str, Any]) -> list[Any]:
-    """The branches and commits that a merge names, as ``parents`` or ``from``."""
-    if fields.get("parents") is not None and fields.get("from") is not None:
-        raise BadRequest("A merge has either parents or from.", field="from")
-    found = fields.get("from") if fields.get("parents") is None else fields["parents"]
-    if isinstance(found, (str, Keyword, Symbol, UUID)):
-        return [found]
-    if found is not None and not isinstance(found, (list, tuple, set, frozenset)):
-        raise BadRequest("parents is a list of branches and commit ids.", field="parents")
-    if not found:
-        raise ParentsRequired("A merge needs at least one parent.", branch=fields.get("branch"))
-    return list(found)
-
-
-def transaction_id(ident: Any) -> str | None:
-    """The producer's id of a transaction; `BadRequest` when it is none."""
-    if isinstance(ident, UUID):
-        ident = str(ident)
-    if ident is not None and (not isinstance(ident, str) or not 0 < len(ident) <= ID_LENGTH_MAX):
-        raise BadRequest(
-            f"The id of a transaction is a text of 1 to {ID_LENGTH_MAX} characters.",
-            id=repr(ident)[:80],
-        )
-    return ident
 
 
 def split_blocks(staged: Sequence[Staged], room: int) -> Iterator[list[Staged]]:

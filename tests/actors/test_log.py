@@ -12,7 +12,7 @@ import pytest
 
 from natalog.actors.log import BranchLog, Position
 from natalog.actors.names import Names
-from natalog.actors.reader import BATCH_MESSAGES
+from natalog.actors.reader import BATCH_MESSAGES, HURRIED_MESSAGES
 from natalog.core.chain import FIRST_HASH, block_hash
 from natalog.core.errors import DatabaseNotFound, Fenced, LogCorrupt, TooLarge
 from natalog.core.record import ENTRY_COMMIT, Entry, encode_block
@@ -71,8 +71,11 @@ async def test_an_append_whose_receipt_was_lost_counts_once(nats_lab: Lab) -> No
         log = BranchLog(port, Names(), "people", "db")
         at = await filled(log, 1)
         data = block(at, b"again")
-        first = await log.append(at, data)
-        assert await log.append(at, data) == first
+        told: list[Position] = []
+        first = await log.append(at, data, stored=told.append)
+        assert told == [first]
+        assert await log.append(at, data, stored=told.append) == first
+        assert told == [first, first]
         assert await contents(log) == [b"0", b"again"]
 
 
@@ -132,15 +135,23 @@ async def test_bytes_that_are_no_block_are_corruption(nats_lab: Lab) -> None:
             await contents(log)
 
 
-async def test_a_follower_sees_new_blocks_also_after_a_killed_server(nats_lab: Lab) -> None:
+@pytest.mark.parametrize("waits", [None, False, True])
+async def test_a_follower_sees_new_blocks_also_after_a_killed_server(
+    nats_lab: Lab, waits: bool | None
+) -> None:
     async with nats_lab() as (server, port):
         log = BranchLog(port, Names(), "people", "db")
         at = await filled(log, 2)
+        many = 3 * HURRIED_MESSAGES + 1
         seen: list[bytes] = []
 
         async def follow() -> None:
-            async for batch in log.blocks(follow=True):
+            async for batch in log.blocks(follow=True, pause=None if waits is None else pause):
                 seen.extend(placed.block.entries[0].data for placed in batch)
+
+        async def pause() -> bool:
+            await anyio.sleep(0 if waits else 0.01)
+            return bool(waits)
 
         async def until(count: int) -> None:
             with anyio.fail_after(15):
@@ -152,11 +163,15 @@ async def test_a_follower_sees_new_blocks_also_after_a_killed_server(nats_lab: L
             await until(2)
             at = await log.append(at, block(at, b"live"))
             await until(3)
+            for number in range(3, 3 + many):
+                at = await log.append(at, block(at, b"%d" % number))
+            await until(3 + many)
             os.kill(server.pid, signal.SIGKILL)
             at = await log.append(at, block(at, b"after"))
-            await until(4)
+            await until(4 + many)
             tasks.cancel_scope.cancel()
-        assert seen == [b"0", b"1", b"live", b"after"]
+        between = [b"%d" % number for number in range(3, 3 + many)]
+        assert seen == [b"0", b"1", b"live", *between, b"after"]
 
 
 async def test_a_log_that_does_not_exist_is_no_database(nats_lab: Lab) -> None:
