@@ -560,7 +560,7 @@ class NatsPort:
             said["Nats-TTL"] = str(ttl_s)
         usual = b""
         if expected_last is not None and stream is not None:
-            usual = b'{"stream":"%b", "seq":%d}' % (stream.encode(), expected_last + 1)
+            usual = b'{"stream":"%b","seq":%d}' % (stream.encode(), expected_last + 1)
 
         def receive(message: Msg) -> PubAck:
             if stored is not None and message.data == usual:

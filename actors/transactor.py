@@ -451,7 +451,10 @@ class Transactor(Actor):
     def _stored(self, group: Sequence[Staged], at: Position) -> None:
         """While the receipt of a block is read: tell of it first, then be where the log is."""
         failpoint("append.stored")
-        self._say([one.answer for one in group if one.answer], [one.news for one in group])
+        ready = [one for one in group if one.answer is not None]
+        self._say([one.answer for one in ready], [one.news for one in group])
+        for one in ready:
+            one.submission.answered = True
         failpoint("append.answered")
         state = self.state
         for spot, one in enumerate(group):
@@ -464,9 +467,9 @@ class Transactor(Actor):
         state.announce()
         failpoint("append.noted")
 
-    def _say(self, answers: Sequence[Letter], news: Sequence[Letter | None]) -> None:
+    def _say(self, answers: Sequence[Letter | None], news: Sequence[Letter | None]) -> None:
         """Answers first, then what goes to the feed; they travel together."""
-        letters = [*answers, *(one for one in news if one is not None)]
+        letters = [one for one in (*answers, *news) if one is not None]
         try:
             if letters:
                 self._port.send(letters)
