@@ -88,9 +88,10 @@ class Lease:
 
     def valid(self) -> bool:
         """Whether nobody else can hold the lease at this moment."""
-        return (
-            self.held and self._link == self._port.disconnects and _elapsed(self._renewed) < VALID_S
-        )
+        if not self.held or self._link != self._port.disconnects:
+            return False
+        steady, wall = self._renewed
+        return _steady() - steady < VALID_S and time.time() - wall < VALID_S
 
     def claim(self) -> Callable[[], Awaitable[bool]]:
         """Finds out later whether the lease was this process's all the time since now."""
@@ -332,8 +333,11 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
 def _now() -> tuple[float, float]:
     """A clock that also counts while the machine sleeps, and the one that people set."""
-    steady = time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
-    return steady, time.time()
+    return _steady(), time.time()
+
+
+def _steady() -> float:
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 def _elapsed(since: tuple[float, float]) -> float:

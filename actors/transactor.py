@@ -250,7 +250,8 @@ class Transactor(Actor):
             try:
                 await self._certain(waiting)
                 rest = await self._stage(waiting, staged)
-                await self._certain(waiting)
+                if not self._lease.valid():
+                    await self._certain(waiting)
                 await self._write(staged)
             except LeaseLost as error:
                 self._abandon(waiting, error)

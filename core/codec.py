@@ -76,6 +76,8 @@ _NOT_CONTAINERS: Final = bytes(
 )
 _MANY: Final = 8 * SAME_HASH_MAX
 """Keys of a map that are worth a look at their hash values."""
+_PACKER_BYTES_MAX: Final = 256 * 1024
+"""A packer that has packed more has a buffer that is not kept."""
 _CONTAINERS: Final = (list, tuple, dict, Set)
 
 Ext = msgpack.ExtType
@@ -194,13 +196,27 @@ def _encoder(depth: int) -> Callable[[Any], Any]:
 _ENCODER_AT: Final = tuple(_encoder(depth) for depth in range(ENCODED_DEPTH_MAX + 1))
 
 
-def _pack(value: Any, depth: int) -> bytes:
-    made: bytes = msgpack.packb(
-        value,
-        default=_ENCODER_AT[depth],
-        strict_types=True,
-        unicode_errors="surrogatepass",
+def _packer(depth: int) -> msgpack.Packer:
+    return msgpack.Packer(
+        default=_ENCODER_AT[depth], strict_types=True, unicode_errors="surrogatepass"
     )
+
+
+_packers: Final[list[msgpack.Packer]] = []
+"""For depth 0, as many as were in use at a time: to make one takes as long as to use it."""
+
+
+def _pack(value: Any, depth: int) -> bytes:
+    if depth:
+        inner: bytes = _packer(depth).pack(value)
+        return inner
+    try:
+        packer = _packers.pop()
+    except IndexError:
+        packer = _packer(0)
+    made: bytes = packer.pack(value)  # one that failed is not used again
+    if len(made) <= _PACKER_BYTES_MAX:
+        _packers.append(packer)
     return made
 
 
