@@ -15,8 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from natalog.actors.mailbox import Mailbox, MailboxClosed, MailboxFull
 from natalog.core.errors import (
     Busy,
     DeadlineExceeded,
@@ -97,9 +97,7 @@ class Actor:
     mailbox_size: int = MAILBOX_MESSAGES_MAX
 
     def __init__(self) -> None:
-        self._send: MemoryObjectSendStream[Any]
-        self._receive: MemoryObjectReceiveStream[Any]
-        self._send, self._receive = anyio.create_memory_object_stream[Any](self.mailbox_size)
+        self._mailbox = Mailbox(self.mailbox_size)
         self._ended = anyio.Event()
         self._ready = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -127,21 +125,21 @@ class Actor:
     def tell(self, message: Any) -> None:
         """Put ``message`` into the mailbox; raises `Busy` when it is full."""
         try:
-            self._send.send_nowait(message)
-        except anyio.WouldBlock:
+            self._mailbox.put_nowait(message)
+        except MailboxFull:
             raise Busy(
                 f"The mailbox of {self.name} is full.",
                 actor=self.name,
                 retry_after_ms=RETRY_AFTER_MS,
             ) from None
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except MailboxClosed:
             raise self._gone() from None
 
     async def put(self, message: Any) -> None:
         """Put ``message`` into the mailbox, waiting for room: for sources that can be slowed."""
         try:
-            await self._send.send(message)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._mailbox.put(message)
+        except MailboxClosed:
             raise self._gone() from None
 
     async def ask(self, body: Any, timeout_s: float = ASK_TIMEOUT_S) -> Any:
@@ -171,16 +169,13 @@ class Actor:
     @property
     def depth(self) -> int:
         """Messages that wait."""
-        return self._send.statistics().current_buffer_used
+        return len(self._mailbox)
 
     # --- for the actor itself ----------------------------------------------------------------
 
     def take_nowait(self) -> Any | None:
         """The next message if one waits."""
-        try:
-            return self._receive.receive_nowait()
-        except (anyio.WouldBlock, anyio.EndOfStream):
-            return None
+        return self._mailbox.take_nowait()
 
     def _gone(self) -> NatalogError:
         if self.failure is not None:
@@ -229,7 +224,7 @@ class Actor:
         self._ready.set()
         try:
             while True:
-                message = await self._receive.receive()
+                message = await self._mailbox.take()
                 if isinstance(message, Stop):
                     return True
                 self.busy = True
@@ -248,10 +243,9 @@ class Actor:
                 await self.on_stop()
 
     def _drain(self) -> None:
-        self._send.close()
+        self._mailbox.close()
         while (message := self.take_nowait()) is not None:
             fail(message, self._gone())
-        self._receive.close()
 
 
 class Crash(Exception):

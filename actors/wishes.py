@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from natalog.actors.payload import field_name, fields_of
@@ -13,6 +13,8 @@ from natalog.core.errors import BadRequest, ParentsRequired, TransactSyntax
 from natalog.core.values import Keyword, Symbol
 
 ID_LENGTH_MAX = 256
+_TRANSACTION_WORDS: Final = ("tx_data", "tx_meta", "id")
+_TRANSACTION_KEYS: Final = frozenset(_TRANSACTION_WORDS)
 MERGE_WORDS = (
     *("branch", "from", "parents", "tx_data", "tx_meta", "id"),
     *("policy", "resolutions", "dry_run"),
@@ -36,13 +38,15 @@ def read_transaction(one: Submission) -> Wish:
     if isinstance(one, Request) and one.endpoint == "merge":
         return read_merge(body)
     fields: dict[str, Any] = {"tx_data": body}
-    if isinstance(body, dict):
+    if type(body) is dict and "tx_data" in body and body.keys() <= _TRANSACTION_KEYS:
+        fields = body  # as our client writes them
+    elif isinstance(body, dict):
         if not any(field_name(key) == "tx_data" for key in body):
             raise TransactSyntax(
                 "A transaction is a vector of operations or a map with tx_data.",
                 keys=[str(key)[:80] for key in list(body)[:10]],
             )
-        fields = fields_of(body, ("tx_data", "tx_meta", "id"), "transact")
+        fields = fields_of(body, _TRANSACTION_WORDS, "transact")
     ident = fields.get("id")
     if ident is None:
         ident = one.header("Nats-Msg-Id")

@@ -22,19 +22,24 @@ from nats.aio.client import Client as Nats
 
 from natalog.cli.connection import event_loop_run
 from natalog.client import Client, Conn, connect
+from natalog.report import TxReport
 from natalog.testing import own_service
 from workloads import queries
 from workloads.base import Bench
 
 POINT = "[:find ?n . :in $ ?id :where [?e :id ?id] [?e :name ?n]]"
 DATABASE = "bench"
-LATENCIES = 500
+LATENCIES = 4_000
+WARM = 400
+"""Calls before latencies are taken: a machine that rested answers the first ones slowly."""
+REPORTS = 1_000
 IN_FLIGHT = {16: 3_000, 128: 10_000}
 PUBLISHED = 5_000
 QUERIES = 2_000
 QUERY_WORKERS = (1, 2, 4)
 QUERY_IN_FLIGHT = 64
-ECHO_BYTES = 200
+BARE_BYTES = 200
+ROUNDS = 8
 
 Work = Callable[[int], Awaitable[Any]]
 
@@ -83,18 +88,15 @@ async def filled(client: Client, dataset: Dataset) -> Conn:
 def updater(conn: Conn, people: int) -> Work:
     """A transaction that gives the n-th person a new age."""
 
-    async def update(n: int) -> None:
-        await conn.transact([{"id": n % people + 1, "age": n % 100}])
+    async def update(n: int) -> TxReport:
+        return await conn.transact([{"id": n % people + 1, "age": n % 100}])
 
     return update
 
 
 async def transactions(conn: Conn, people: int, share: float) -> AsyncIterator[Line]:
-    """One at a time, many in flight, published."""
+    """Many in flight, published."""
     update = updater(conn, people)
-    await timed(update, 20)
-    times = await timed(update, int(LATENCIES * share))
-    yield line("service-tx-1", times, tx_per_s=round(1000 * len(times) / sum(times)))
     for in_flight, count in IN_FLIGHT.items():
         times, rate = await crowd(update, int(count * share), in_flight)
         yield line(f"service-tx-{in_flight}", times, tx_per_s=rate)
@@ -104,7 +106,10 @@ async def transactions(conn: Conn, people: int, share: float) -> AsyncIterator[L
 
     times, rate = await crowd(publish, int(PUBLISHED * share), 128)
     yield line("service-publish", times, tx_per_s=rate)
-    await conn.transact([{"id": 1, "age": 1}])  # what was published is applied before this one
+    applied = -1
+    while (now := (await conn.db()).basis) != applied:  # until what was published is
+        applied = now
+        await asyncio.sleep(0.3)
 
 
 async def report_latency(conn: Conn, people: int, count: int) -> Line:
@@ -113,16 +118,21 @@ async def report_latency(conn: Conn, people: int, count: int) -> Line:
     times: list[float] = []
     async with conn.reports() as feed:
         reports = aiter(feed)
+        coming = asyncio.ensure_future(anext(reports))
+        await asyncio.sleep(0.3)  # the subscription stands
         for n in range(count):
             began = time.perf_counter()
             sending = asyncio.ensure_future(update(n))
-            await anext(reports)
+            report = await coming
             times.append((time.perf_counter() - began) * 1000)
-            await sending
+            assert report.tx == (await sending).tx
+            coming = asyncio.ensure_future(anext(reports))
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
     return line("service-report-latency", times)
 
 
-async def point_queries(conn: Conn, names: dict[int, str], count: int) -> Line:
+async def point_query(conn: Conn, names: dict[int, str]) -> Work:
     """A name looked up by id, through the wire."""
     db = await conn.db()
     ids = list(names)
@@ -132,7 +142,7 @@ async def point_queries(conn: Conn, names: dict[int, str], count: int) -> Line:
 
     found = [(ids[n], await ask(n)) for n in range(50)]
     check("service-point-query", answer(found, "vv"), answer(list(names.items())[:50], "vv"))
-    return line("service-point-query", await timed(ask, count))
+    return ask
 
 
 async def whole_results(conn: Conn, dataset: Dataset, count: int) -> AsyncIterator[Line]:
@@ -179,8 +189,8 @@ async def mixed(conn: Conn, people: int, count: int) -> Line:
 
 
 @asynccontextmanager
-async def echo(url: str) -> AsyncIterator[str]:
-    """A responder in a process of its own."""
+async def echo(client: Client, url: str) -> AsyncIterator[Work]:
+    """A bare request to a responder in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("echo.py")),
@@ -188,25 +198,22 @@ async def echo(url: str) -> AsyncIterator[str]:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
+    transport = client.session.transport
+
+    async def ask(_: int) -> None:
+        await transport.request("bench.echo", b"x" * BARE_BYTES, 5)
+
     try:
         await process.stdout.readline()
-        yield "bench.echo"
+        yield ask
     finally:
         process.terminate()
         await process.wait()
 
 
-async def bare(client: Client, url: str, share: float) -> AsyncIterator[Line]:
-    """Requests and publishes with no database behind them."""
-    transport = client.session.transport
-    async with echo(url) as subject:
-
-        async def ask(_: int) -> None:
-            await transport.request(subject, b"x" * ECHO_BYTES, 5)
-
-        await timed(ask, 50)
-        times = await timed(ask, int(QUERIES * share))
-        yield line("service-bare-request", times, bytes=ECHO_BYTES)
+@asynccontextmanager
+async def publisher(url: str) -> AsyncIterator[Work]:
+    """A bare publish into a stream of the same server, which syncs it."""
     connection = Nats()
     await connection.connect(url)
     try:
@@ -214,13 +221,27 @@ async def bare(client: Client, url: str, share: float) -> AsyncIterator[Line]:
         await stream.add_stream(name="bench-bare", subjects=["bench.bare"])
 
         async def publish(_: int) -> None:
-            await stream.publish("bench.bare", b"x" * ECHO_BYTES)
+            await stream.publish("bench.bare", b"x" * BARE_BYTES)
 
-        await timed(publish, 20)
-        times = await timed(publish, int(LATENCIES * share))
-        yield line("service-bare-synced-publish", times, bytes=ECHO_BYTES)
+        yield publish
     finally:
         await connection.close()
+
+
+async def side_by_side(works: dict[str, Work], count: int) -> AsyncIterator[Line]:
+    """Latencies of works that are compared: in turns, since a machine is not always as fast."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    part = max(1, count // ROUNDS)
+    for work in works.values():
+        await timed(work, max(1, WARM * count // LATENCIES))
+    for start in range(0, part * ROUNDS, part):
+        for name, work in works.items():
+            times[name] += await timed(lambda n, w=work, s=start: w(s + n), part)  # type: ignore[misc]
+    for name, found in times.items():
+        extra = {"per_s": round(1000 * len(found) / sum(found))}
+        if "bare" in name:
+            extra["bytes"] = BARE_BYTES
+        yield line(name, found, **extra)
 
 
 async def measure(bench: Bench) -> AsyncIterator[Line]:
@@ -228,22 +249,31 @@ async def measure(bench: Bench) -> AsyncIterator[Line]:
     people = len(dataset.entities)
     names = {one["id"]: one["name"] for one in dataset.entities}
     share = 1.0 if bench.protocol.runs > 1 else 0.1
-    for workers in QUERY_WORKERS:
+    for workers in (0, *QUERY_WORKERS):
+        options = ("--query-workers", str(workers)) if workers else ()
         with tempfile.TemporaryDirectory(prefix="natalog-bench-") as name:
-            options = ("--query-workers", str(workers))
             async with own_service(Path(name), *options) as url, connect(url) as client:
                 conn = await filled(client, dataset)
-                if workers == QUERY_WORKERS[0]:
-                    async for found in bare(client, url, share):
+                if workers:
+                    yield await query_rate(conn, people, workers, int(3 * QUERIES * share))
+                    continue
+                count = int(LATENCIES * share)
+                async with echo(client, url) as request:
+                    ask = await point_query(conn, names)
+                    works = {"service-bare-request": request, "service-point-query": ask}
+                    async for found in side_by_side(works, count):
                         yield found
-                    yield await point_queries(conn, names, int(QUERIES * share))
-                    async for found in whole_results(conn, dataset, max(5, int(30 * share))):
+                async with publisher(url) as publish:
+                    update = updater(conn, people)
+                    works = {"service-bare-synced-publish": publish, "service-tx-1": update}
+                    async for found in side_by_side(works, count):
                         yield found
-                    async for found in transactions(conn, people, share):
-                        yield found
-                    yield await report_latency(conn, people, int(LATENCIES * share))
-                    yield await mixed(conn, people, int(QUERIES * share))
-                yield await query_rate(conn, people, workers, int(3 * QUERIES * share))
+                async for found in whole_results(conn, dataset, max(5, int(30 * share))):
+                    yield found
+                async for found in transactions(conn, people, share):
+                    yield found
+                yield await report_latency(conn, people, int(REPORTS * share))
+                yield await mixed(conn, people, int(QUERIES * share))
 
 
 async def collected(bench: Bench) -> list[Line]:

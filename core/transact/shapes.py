@@ -167,6 +167,8 @@ def _flat(shape: Shape, values: Sequence[Any]) -> list[tuple[Keyword, Any]]:
 def _put(work: Work, e: int, shape: Shape, values: Sequence[Any]) -> None:
     """Assert the values of an entity that is there already."""
     for spot, (plan, value) in enumerate(zip(shape.plans, values, strict=True)):
+        if spot == shape.identity:  # by which it was found
+            continue
         for member in value if spot in shape.lists else (value,):
             work.put(e, plan, member)
 
@@ -183,7 +185,7 @@ def _learn(work: Work, keys: tuple[Any, ...]) -> bool:
 
 
 def _shape(keys: tuple[Any, ...], entries: list[Any]) -> Shape | None:
-    if not keys or not all(type(key) is Keyword for key in keys):
+    if not keys or len({entry.plan.ident for entry in entries}) < len(keys):
         return None
     identity = -1
     lists: list[int] = []

@@ -46,9 +46,9 @@ values: dict[str, Any] = {
 
 @st.composite
 def maps(draw: st.DrawFn) -> dict[Any, Any]:
-    keys = draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=5, unique=True))
-    written = draw(st.sampled_from([K, K, K, str]))
-    return {written(key): draw(values[key]) for key in keys}
+    keys = draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=5))
+    spelling = draw(st.sampled_from([[K], [K], [str], [K, str]]))
+    return {draw(st.sampled_from(spelling))(key): draw(values[key]) for key in keys}
 
 
 @st.composite
@@ -56,7 +56,8 @@ def alike(draw: st.DrawFn) -> list[dict[Any, Any]]:
     """Maps with the same keys."""
     keys = draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=4, unique=True))
     size = draw(st.integers(2, 5))
-    return [{K(key): draw(values[key]) for key in keys} for _ in range(size)]
+    written = draw(st.sampled_from([K, str]))
+    return [{written(key): draw(values[key]) for key in keys} for _ in range(size)]
 
 
 def outcome(db: Database, txs: list[Any]) -> list[Any]:

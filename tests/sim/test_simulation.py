@@ -21,7 +21,7 @@ async def look(self, made, deadline, sent):
     return made.seq, {found}
 
 BranchLog._look = look
-print([seed for seed in range(35, 49) if simulate(seed).failures])
+print([seed for seed in (5, 13, 19, 22, 35, 38, 40, 46, 55) if simulate(seed).failures])
 """
 MINE = 'f"{made.hash.hex()}.{self._writer}"'
 
