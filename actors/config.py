@@ -17,6 +17,7 @@ from natalog.core.limits import MAILBOX_MESSAGES_MAX, REQUEST_BYTES_MAX
 ROLES: Final = ("all", "transactor", "query", "gc")
 ENVIRONMENT_PREFIX: Final = "NATALOG_"
 QUERY_WORKERS_MAX: Final = 256
+BUSY_POLL_US_MAX: Final = 1_000
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -40,6 +41,8 @@ class ServiceConfig:
     ``console``: whether the HTTP port serves the web console, None where it listens on loopback
     only; ``console_write``: whether the console may transact; ``console_hosts``: names beside
     ``localhost`` under which browsers reach it.  ``retention``: how long the past is kept.
+    ``busy_poll_us``: how long a transactor stays awake for a receipt, and for the next transaction
+    after it has answered one; 0 to sleep at once.
     """
 
     nats: str | None = field(default=None, repr=False)
@@ -70,6 +73,7 @@ class ServiceConfig:
     console_write: bool = False
     console_hosts: tuple[str, ...] | None = None
     retention: Retention = field(default_factory=Retention)
+    busy_poll_us: int = 200
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", Path(self.data))
@@ -88,6 +92,9 @@ class ServiceConfig:
         for name in (*counts, "snapshot_datoms", "segment_cache_bytes"):
             value = getattr(self, name)
             _require(type(value) is int and value >= 1, name, value, "a positive integer")
+        poll = self.busy_poll_us
+        moment = type(poll) is int and 0 <= poll <= BUSY_POLL_US_MAX
+        _require(moment, "busy_poll_us", poll, f"from 0 to {BUSY_POLL_US_MAX}")
         port = self.metrics_port
         _require(
             port is None or (type(port) is int and 0 <= port < 65536),

@@ -90,8 +90,8 @@ class Lease:
         """Whether nobody else can hold the lease at this moment."""
         if not self.held or self._link != self._port.disconnects:
             return False
-        steady, wall = self._renewed
-        return _steady() - steady < VALID_S and time.time() - wall < VALID_S
+        renewed, now = self._renewed, _now()
+        return now[0] - renewed[0] < VALID_S and now[1] - renewed[1] < VALID_S
 
     def claim(self) -> Callable[[], Awaitable[bool]]:
         """Finds out later whether the lease was this process's all the time since now."""
@@ -333,11 +333,8 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
 def _now() -> tuple[float, float]:
     """A clock that also counts while the machine sleeps, and the one that people set."""
-    return _steady(), time.time()
-
-
-def _steady() -> float:
-    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+    steady = time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+    return steady, time.time()
 
 
 def _elapsed(since: tuple[float, float]) -> float:

@@ -22,6 +22,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from natalog.actors.alertness import Alertness
 from natalog.actors.nats_answers import (
     CLUSTER_NOT_READY,
     CONSUMER_NOT_FOUND,
@@ -77,6 +78,8 @@ class NatsPort:
         self._connected.set()
         self.closed = asyncio.Event()
         self.replicated = False
+        self.alertness = Alertness(0)
+        """How long the process stays awake for what comes in a moment."""
         self.disconnects = 0
         self.reconnects = 0
         self.errors = 0

@@ -21,6 +21,7 @@ import anyio
 from anyio import to_thread
 
 from natalog.actors.admin import VERSIONING, AdminActor, Inspector, database_name
+from natalog.actors.alertness import Alertness
 from natalog.actors.branches import Branches
 from natalog.actors.catalog import CHANGED, OPENED, Catalog, Process
 from natalog.actors.collection import Collector
@@ -665,6 +666,7 @@ async def running(config: ServiceConfig, clock: Clock | None = None) -> AsyncIte
             port = await NatsPort.connect(
                 url, name=f"natalog-{config.role}", access=config.access, replicated=replicated
             )
+            port.alertness = Alertness(config.busy_poll_us)
             # what the log acknowledges must not wait behind a flood of requests
             inlet = await NatsPort.connect(
                 url, name=f"natalog-{config.role}-requests", access=config.access

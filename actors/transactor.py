@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from anyio import to_thread
@@ -73,6 +73,8 @@ from natalog.core.values import Keyword, ms_instant
 log = logging.getLogger("natalog.transactor")
 
 TX_INSTANT = Keyword("db/txInstant")
+_USUAL_OF: Final = 8
+"""Appends whose time counts, more or less."""
 TURN_S = 0.004
 """After this long the event loop gets a turn between two transactions."""
 LOOK_TIMEOUT_S = 30.0
@@ -148,6 +150,8 @@ class Transactor(Actor):
         self._block_transactions = metrics.block_transactions.labels(*named)
         self._purged = metrics.purged.labels(*named)
         self._log = branch_log
+        self._append_usual_s = 0.0
+        """What an append took lately."""
         self._report_subject = names.report(state.database, state.branch)
         self._ingest = IngestReader(port, names, state, self.put)
         self._turn = 0.0
@@ -426,13 +430,16 @@ class Transactor(Actor):
                 sent=partial(self._prepare, group),
                 stored=partial(self._stored, group),
             )
-            self._append_seconds.observe(time.monotonic() - began)
+            took = time.monotonic() - began
+            self._append_usual_s += (took - self._append_usual_s) / _USUAL_OF
+            self._append_seconds.observe(took)
             self._block_transactions.observe(len(group))
             for one in group:
                 await self._answer(one)
 
     def _prepare(self, group: Sequence[Staged]) -> None:
         """While a block is on its way: what there will be to say, as far as it can be ready."""
+        self._port.alertness.expect(self._append_usual_s)
         try:
             for one in group:
                 if one.news is not None:
@@ -456,6 +463,7 @@ class Transactor(Actor):
         self._say([one.answer for one in ready], [one.news for one in group])
         for one in ready:
             one.submission.answered = True
+        self._port.alertness.expect(self._append_usual_s)
         failpoint("append.answered")
         state = self.state
         for spot, one in enumerate(group):

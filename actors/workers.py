@@ -146,8 +146,7 @@ class Workers:
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             size = len(self._settings)
-            process.stdin.write(size.to_bytes(4, "big") + self._settings)
-            await process.stdin.drain()
+            await _told(process.stdin, size.to_bytes(4, "big") + self._settings)
             limit = START_S
             while True:
                 with anyio.move_on_after(limit) as waiting:
@@ -163,9 +162,17 @@ class Workers:
                     return
                 self._processes[number] = process
                 await anyio.sleep(PING_INTERVAL_S)
-                process.stdin.write(self._ping)
-                await process.stdin.drain()
+                await _told(process.stdin, self._ping)
                 limit = SILENT_S
+
+
+async def _told(pipe: asyncio.StreamWriter, words: bytes) -> None:
+    """Write to a worker; `OSError` when it is gone."""
+    try:
+        pipe.write(words)
+    except RuntimeError as error:  # uvloop's word for a closed pipe
+        raise BrokenPipeError(str(error)) from None
+    await pipe.drain()
 
 
 async def serve_as_worker() -> int:

@@ -66,6 +66,8 @@ def test_every_setting_has_a_variable() -> None:
         ("listen", "127.0.0.1:99999"),
         ("query_workers", -1),
         ("query_threads", 0),
+        ("busy_poll_us", -1),
+        ("busy_poll_us", 0.5),
         ("metrics_port", -1),
         ("gc_interval_s", 0),
         ("branch_idle_s", -1),
