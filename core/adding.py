@@ -175,8 +175,8 @@ class _Adding:
                 avet = avet.with_rows(((entry, e, tx, OPEN),))
             self.indexes[attr] = AttributeIndex(kind, aevt.with_rows(((e, entry, tx, OPEN),)), avet)
             return True
-        former, _, old, _, was = group[0]
-        if was or former != e:
+        former, _, old, ended, was = group[0]
+        if was or former != e or ended != tx:
             return False
         before, entry = encode_list((old, value), kind, self._pool)
         if before == entry or not aevt.is_open(e, before):

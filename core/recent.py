@@ -22,7 +22,7 @@ from natalog.core.values import PLAIN_CLASSES, Datom, Keyword, value_key
 if TYPE_CHECKING:
     from natalog.core.database import Database
 
-RECENT_MAX: Final = 1024
+RECENT_MAX: Final = 2048
 """Datoms that wait; with more they all go into the indexes."""
 FEW_MAX: Final = 256
 """Datoms of a transaction that may wait; more are as well put in at once."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Final, Literal
 
 import numpy as np
@@ -23,6 +24,10 @@ Key = tuple[int, ...]
 """One or two leading columns."""
 Ending = tuple[int, int, int | None]
 """A key and the transaction that its open row ends at; None: the row vanishes."""
+
+_KEY: Final = itemgetter(0, 1)
+_TOGETHER_MIN: Final = 8
+"""Keys of a leaf that are looked for together."""
 
 
 class Fences(list[Fence]):
@@ -108,43 +113,63 @@ def built(rows: Ints) -> tuple[list[Leaf], list[Fence]]:
 
 
 def end_rows(leaves: list[Leaf], fences: list[Fence], endings: Iterable[Ending]) -> tuple[int, int]:
-    """End open rows; a key that is not open is ignored.
+    """End open rows, of different keys; a key that is not open is ignored.
 
     Returns how many ended, and how many of these vanished.  A leaf is copied once, however many of
     its rows end.
     """
-    changed: dict[int, tuple[Ints, memoryview]] = {}
-    gone: dict[int, list[int]] = {}
-    ended = 0
-    for k1, k2, at in endings:
-        number = bisect_right(fences, (k1, k2)) - 1
-        if number < 0:
+    waiting = sorted(endings, key=_KEY) if leaves else []
+    ended = vanished = start = 0
+    empty: list[int] = []
+    while start < len(waiting):
+        number = max(bisect_right(fences, waiting[start][:2]) - 1, 0)
+        stop = len(waiting)
+        if number + 1 < len(fences):
+            stop = bisect_left(waiting, fences[number + 1], start, key=_KEY)
+        group = waiting[start:stop]
+        start = stop
+        leaf = leaves[number]
+        found = _open_spots(leaf, group)
+        if not found:
             continue
-        found = changed.get(number)
-        cells = leaves[number].points() if found is None else found[1]
-        size = len(cells) >> 2
-        spot = last_of(cells, size, k1, k2)
-        if spot < 0 or cells[3 * size + spot] != OPEN:
-            continue
-        if found is None:
-            rows = leaves[number].load().copy()
-            cells = rows.reshape(-1).data
-            changed[number] = rows, cells
-        cells[3 * size + spot] = 0 if at is None else at
-        if at is None:
-            gone.setdefault(number, []).append(spot)
-        ended += 1
-    for number, (rows, _) in changed.items():
-        vanished = gone.get(number)
-        leaves[number] = Leaf(rows if vanished is None else np.delete(rows, vanished, axis=1))
-    if gone:
-        for number in sorted(gone, reverse=True):
-            rows = leaves[number].load()
-            if rows.shape[1]:
-                fences[number] = fence_of(rows)
-            else:
-                del leaves[number], fences[number]
-    return ended, sum(map(len, gone.values()))
+        ended += len(found)
+        rows = leaf.load().copy()
+        rows[3, [spot for spot, _ in found]] = [0 if at is None else at for _, at in found]
+        gone = [spot for spot, at in found if at is None]
+        if gone:
+            vanished += len(gone)
+            rows = np.delete(rows, gone, axis=1)
+            if not rows.shape[1]:
+                empty.append(number)
+                continue
+            fences[number] = fence_of(rows)
+        leaves[number] = Leaf(rows)
+    for number in reversed(empty):
+        del leaves[number], fences[number]
+    return ended, vanished
+
+
+def _open_spots(leaf: Leaf, endings: list[Ending]) -> list[tuple[int, int | None]]:
+    """Where the open rows of some keys are in a leaf, and when they end."""
+    found: list[tuple[int, int | None]] = []
+    cells = leaf.points()
+    size = len(cells) >> 2
+    if len(endings) < _TOGETHER_MIN:
+        for k1, k2, at in endings:
+            spot = last_of(cells, size, k1, k2)
+            if spot >= 0 and cells[3 * size + spot] == OPEN:
+                found.append((spot, at))
+        return found
+    firsts = leaf.load()[0]
+    wanted = np.array([k1 for k1, _, _ in endings], dtype=np.int64)
+    lows, highs = firsts.searchsorted(wanted), firsts.searchsorted(wanted, "right")
+    for (_, k2, at), low, high in zip(endings, lows.tolist(), highs.tolist(), strict=True):
+        spot = low
+        if high - low != 1:
+            spot = bisect_right(cells, k2, size + low, size + high) - 1 - size
+        if low <= spot < high and cells[size + spot] == k2 and cells[3 * size + spot] == OPEN:
+            found.append((spot, at))
+    return found
 
 
 def insert_rows(leaves: list[Leaf], fences: list[Fence], rows: Ints) -> None:

@@ -59,6 +59,7 @@ class Plan:
         "many",
         "parts",
         "plain",
+        "quiet",
         "ref",
         "schema",
         "simple",
@@ -91,6 +92,8 @@ class Plan:
         self.plain = self.exact in PLAIN
         # a value of the exact class of a simple attribute needs no further thought
         self.simple = not (self.many or self.unique or self.schema or parts or ident is TX_INSTANT)
+        self.quiet = not (self.unique or self.schema or parts or ident is TX_INSTANT)
+        """Whether a fact ends without consequences for others."""
         self.identifies = self.identity or any(part.unique == "identity" for part in parts)
         """Whether the attribute takes part in finding the entity that a map describes."""
 

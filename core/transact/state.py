@@ -354,12 +354,14 @@ class Work:
         cell = self.cell(e, attr)
         if cell and attr is TX_INSTANT:
             raise self.immutable_instant(e)
-        keys, values = list(cell), list(cell.values())
+        values = list(cell.values())
+        tx, datoms = self.tx, self.datoms
+        for old in values:
+            datoms.append(_new_datom(Datom, (e, attr, old, tx, False)))
+        if not plan.quiet:
+            for key in cell:
+                self.forget(e, plan, key)
         cell.clear()
-        tx = self.tx
-        for key, old in zip(keys, values, strict=True):
-            self.datoms.append(_new_datom(Datom, (e, attr, old, tx, False)))
-            self.forget(e, plan, key)
         return values
 
     def forget(self, e: int, plan: Plan, key: Any) -> None:

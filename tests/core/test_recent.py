@@ -162,6 +162,17 @@ def test_a_fact_that_begins_and_ends_in_one_transaction_several_times_is_kept_on
     assert sorted(tags) == [("x", False), ("x", True)]
 
 
+def test_a_fact_ends_in_the_transaction_that_said_so() -> None:
+    lazy = process(empty(), [{K("id"): 1, K("name"): "a"}], now_ms=1).db_after.settled()
+    eager = lazy
+    e = lazy.entid([K("id"), 1])
+    steps = [[K("db/retract"), e, K("name"), "a"], [K("db/add"), e, K("name"), "b"]]
+    for number, step in enumerate(steps):
+        lazy = process(lazy, [step], now_ms=2 + number).db_after
+        eager = process(eager, [step], now_ms=2 + number).db_after.settled()
+    assert everything(lazy) == everything(eager)
+
+
 def test_applying_twice_gives_equal_values() -> None:
     db = process(empty(), [{K("id"): 1, K("name"): "a"}], now_ms=1).db_after
     report = process(db, [{K("id"): 1, K("name"): "b"}], now_ms=2)
