@@ -36,6 +36,9 @@ PULL_EXPIRES_S = 20.0
 """How long the server keeps one pull open."""
 SILENCE_S = PULL_EXPIRES_S + 3.0
 """Without message or status for this long, the consumer is taken for lost."""
+PACED_EXPIRES_S = 2.0
+PACED_SILENCE_S = 4.0
+"""The same for one message that is asked for alone: if it gets lost, no other one tells of it."""
 CONSUMER_IDLE_S = 60.0
 HURRIED_MESSAGES = 32
 """So many come without a pause, once somebody has waited for them."""
@@ -245,12 +248,12 @@ class _Session:
                 )
             )
 
-    async def _pull(self, count: int, *, wait: bool) -> None:
+    async def _pull(self, count: int, *, wait: bool, expires_s: float = PULL_EXPIRES_S) -> None:
         wish: dict[str, Any] = {"batch": count}
         if count > 1:
             wish["max_bytes"] = max(BATCH_BYTES, 2 * self._port.max_payload)
         if wait:
-            wish["expires"] = int(PULL_EXPIRES_S * _SECOND_NS)
+            wish["expires"] = int(expires_s * _SECOND_NS)
         else:
             wish["no_wait"] = True
         await self._port.publish(self._pulls, json.dumps(wish).encode(), reply=self._inbox)
@@ -259,10 +262,10 @@ class _Session:
         """What arrives, with a pause after each batch; ends when the consumer is lost."""
         delivered = hurried = 0
         try:
-            await self._pull(1, wait=True)
+            await self._pull(1, wait=True, expires_s=PACED_EXPIRES_S)
             while True:
                 message: Message | Forbidden | None = None
-                with anyio.move_on_after(SILENCE_S):
+                with anyio.move_on_after(PACED_SILENCE_S):
                     message = await self._queue.get()
                 if message is None:
                     return
@@ -285,7 +288,7 @@ class _Session:
                         lost = status != "408" and not ended
                         if status == "408" or hurried > len(batch):
                             hurried = 0
-                            await self._pull(1, wait=True)
+                            await self._pull(1, wait=True, expires_s=PACED_EXPIRES_S)
                     message = None if self._queue.empty() else self._queue.get_nowait()
                 if batch:
                     yield batch
@@ -298,10 +301,10 @@ class _Session:
                     continue
                 if await pause():
                     hurried = HURRIED_MESSAGES
-                    await self._pull(hurried, wait=True)
+                    await self._pull(hurried, wait=True, expires_s=PACED_EXPIRES_S)
                 else:
                     await self._pull(BATCH_MESSAGES, wait=False)
-                    await self._pull(1, wait=True)
+                    await self._pull(1, wait=True, expires_s=PACED_EXPIRES_S)
         except ServiceError:
             await anyio.sleep(RETRY_S)
 

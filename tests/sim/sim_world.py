@@ -421,7 +421,10 @@ class World:
 
     async def _cut(self) -> None:
         clients = [client for member in self.members for client in member.clients]
-        client = self.chance.choice([*clients, *self.server.clients])
+        clients += self.server.clients
+        if not clients:  # nobody is connected at the moment
+            return
+        client = self.chance.choice(clients)
         self.server.faults["connection_lost"] += 1
         self.note(f"cut {client.name}")
         client.drop()
