@@ -88,10 +88,9 @@ class Lease:
 
     def valid(self) -> bool:
         """Whether nobody else can hold the lease at this moment."""
-        if not self.held or self._link != self._port.disconnects:
-            return False
-        renewed, now = self._renewed, _now()
-        return now[0] - renewed[0] < VALID_S and now[1] - renewed[1] < VALID_S
+        return (
+            self.held and self._link == self._port.disconnects and _elapsed(self._renewed) < VALID_S
+        )
 
     def claim(self) -> Callable[[], Awaitable[bool]]:
         """Finds out later whether the lease was this process's all the time since now."""

@@ -146,8 +146,9 @@ class _Adding:
         elif len(group) < _BULK:
             self._assertions(attr, index, entities, values, txs)
         else:
-            self._note_newcomers(attr, index.aevt, np.array(entities, dtype=np.int64))
-            self._columns(attr, index, entities, values, txs)
+            ids = np.array(entities, dtype=np.int64)
+            self._note_newcomers(attr, index.aevt, ids)
+            self._columns(attr, index, ids, values, txs)
 
     def directory(self) -> RowTree:
         """The directory of entities after all that was added."""
@@ -237,7 +238,7 @@ class _Adding:
         self,
         attr: Keyword,
         index: AttributeIndex,
-        entities: Sequence[int] | Ints,
+        entities: Ints,
         values: Sequence[Any],
         txs: Sequence[int] | int,
     ) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Set
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
@@ -431,23 +432,9 @@ def _decode(data: bytes, depth: int, count: _Count | None) -> Any:
 
     ``count``: None where too few bytes could begin a collection to be too many.
     """
-
-    def extension(code: int, inner: bytes) -> Any:
-        if code == EXT_KEYWORD and (kept := _KEYWORDS_READ.get(inner)) is not None:
-            return kept
-        decode = _DECODERS.get(code)
-        if decode is not None:
-            return decode(inner)
-        nested = _NESTED.get(code)
-        if nested is None:
-            _bad(f"extension type {code} is not known")
-        if depth >= ENCODED_DEPTH_MAX:
-            raise LimitExceeded(f"lists and sets nested deeper than {ENCODED_DEPTH_MAX} levels")
-        return nested(_decode(inner, depth + 1, count))
-
     return msgpack.unpackb(
         data,
-        ext_hook=extension,
+        ext_hook=partial(_extension, depth, count),
         object_pairs_hook=_pairs if count is None else count.of_map,
         list_hook=None if count is None else count.of_list,
         strict_map_key=False,
@@ -457,15 +444,22 @@ def _decode(data: bytes, depth: int, count: _Count | None) -> Any:
     )
 
 
-def _extension(code: int, inner: bytes) -> Any:
-    """A value of an extension type that is in none."""
+def _extension(depth: int, count: _Count | None, code: int, inner: bytes) -> Any:
+    """A value of an extension type; the rest as in `_decode`."""
     if code == EXT_KEYWORD and (kept := _KEYWORDS_READ.get(inner)) is not None:
         return kept
     decode = _DECODERS.get(code)
     if decode is not None:
         return decode(inner)
     nested = _NESTED.get(code)
-    return _bad("an extension type") if nested is None else nested(_decode(inner, 1, None))
+    if nested is None:
+        _bad(f"extension type {code} is not known")
+    if depth >= ENCODED_DEPTH_MAX:
+        raise LimitExceeded(f"lists and sets nested deeper than {ENCODED_DEPTH_MAX} levels")
+    return nested(_decode(inner, depth + 1, count))
+
+
+_own_extension: Final = partial(_extension, 0, None)
 
 
 def unpack_own(data: bytes) -> Any:
@@ -473,7 +467,7 @@ def unpack_own(data: bytes) -> Any:
     try:
         return msgpack.unpackb(
             data,
-            ext_hook=_extension,
+            ext_hook=_own_extension,
             strict_map_key=False,
             unicode_errors="surrogatepass",
             timestamp=3,

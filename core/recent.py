@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from natalog.core.adding import Tables, added
-from natalog.core.values import PLAIN_CLASSES, Datom, Keyword, value_key
+from natalog.core.values import Datom, Keyword, value_key
 
 if TYPE_CHECKING:
     from natalog.core.database import Database
@@ -88,9 +88,9 @@ class Said:
                 for number in range(end, len(datoms)):
                     datom = datoms[number]
                     if datom[1] is attr:
-                        numbers_of.setdefault(_key(datom[2]), []).append(number)
+                        numbers_of.setdefault(value_key(datom[2]), []).append(number)
                 self._values[attr] = (len(datoms), numbers_of)
-        numbers = numbers_of.get(_key(value), ())
+        numbers = numbers_of.get(value_key(value), ())
         return [datoms[number] for number in numbers if number < length]
 
 
@@ -129,12 +129,12 @@ class Recent:
             said = [datom for datom in said if datom[1] is attr]
         if not said:
             return found
-        pairs = {_key(value): (value, tx) for value, tx in found}
+        pairs = {value_key(value): (value, tx) for value, tx in found}
         for _, _, value, tx, asserted in said:
             if asserted:
-                pairs[_key(value)] = (value, tx)
+                pairs[value_key(value)] = (value, tx)
             else:
-                pairs.pop(_key(value), None)
+                pairs.pop(value_key(value), None)
         return sorted(pairs.values(), key=order) if len(pairs) > 1 else list(pairs.values())
 
     def attributes_ever(self, e: int) -> tuple[Keyword, ...]:
@@ -163,7 +163,3 @@ class Recent:
             *(attr for attr in base.indexes if attr in refs),
             *sorted(refs - base.indexes.keys()),
         ]
-
-
-def _key(value: Any) -> Any:
-    return value if type(value) in PLAIN_CLASSES else value_key(value)
